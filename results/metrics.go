@@ -1,0 +1,134 @@
+package results
+
+import "strings"
+
+// OwnerKind is the kind of thing that has a metric: each metric belongs to
+// one kind of owner, so a program may bear its host's name.
+type OwnerKind string
+
+const (
+	OwnerClient OwnerKind = "client"
+	OwnerServer OwnerKind = "server"
+	OwnerHost   OwnerKind = "host"
+	OwnerLink   OwnerKind = "link" // a direction: LINK>HOST; without it, both added up
+	OwnerTrial  OwnerKind = "trial"
+)
+
+// MetricInfo describes a metric that any experiment may have.
+type MetricInfo struct {
+	Name  string // "latency.p50"
+	Unit  string // s | 1/s | bit/s | B | 1
+	Owner OwnerKind
+	About string
+	// NeedsEvents: only a client that writes agent events has it (a user's
+	// own program started by exec may not).
+	NeedsEvents bool
+	// AtFault: the metric is taken at a fault, METRIC@FAULT.
+	AtFault bool
+	// RealClock: absent on the virtual clock, where CPU costs nothing.
+	RealClock bool
+}
+
+var distributions = []struct{ name, about string }{
+	{"latency", "latency of successful requests, from the intended start"},
+	{"service", "latency of successful requests, from the actual send"},
+	{"failure", "how long failed requests took to fail, from the intended start"},
+	{"connect", "time to an established connection"},
+	{"connect.call", "time inside a non-blocking connect(): the port search"},
+	{"firstbyte", "time from the intended start to the first byte of the answer"},
+	{"lag", "the generator's own lag: call entry − max(intended start, moment a slot became free)"},
+}
+
+// quantiles with the share of samples below; max is the largest.
+var quantiles = []struct {
+	name string
+	q    float64
+}{{"p50", 50}, {"p90", 90}, {"p99", 99}, {"p999", 99.9}, {"max", 100}}
+
+var scalars = []MetricInfo{
+	{Name: "requests.offered", Unit: "1", Owner: OwnerClient, About: "requests that the schedule asked for in the window", NeedsEvents: true},
+	{Name: "requests.sent", Unit: "1", Owner: OwnerClient, About: "requests begun in the window", NeedsEvents: true},
+	{Name: "requests.ok", Unit: "1", Owner: OwnerClient, About: "requests answered", NeedsEvents: true},
+	{Name: "requests.failed", Unit: "1", Owner: OwnerClient, About: "requests that failed", NeedsEvents: true},
+	{Name: "requests.rate", Unit: "1/s", Owner: OwnerClient, About: "requests completed per second", NeedsEvents: true},
+	{Name: "opens", Unit: "1", Owner: OwnerClient, About: "connections that the client counted as opened, over the whole trial", NeedsEvents: true},
+	{Name: "first_error.time", Unit: "s", Owner: OwnerClient, About: "from go to the first failed request", NeedsEvents: true},
+	{Name: "search_knee.time", Unit: "s", Owner: OwnerClient, About: "from go to where connect.call rises fivefold or more for good", NeedsEvents: true},
+	{Name: "search_knee.height", Unit: "1", Owner: OwnerClient, About: "median connect.call after the knee over before it", NeedsEvents: true},
+	{Name: "error_period.time", Unit: "s", Owner: OwnerClient, About: "from the first error of one burst to the first of the next", NeedsEvents: true},
+	{Name: "requests.period_rate", Unit: "1/s", Owner: OwnerClient, About: "requests completed per second over whole error periods", NeedsEvents: true},
+	{Name: "detect.time", Unit: "s", Owner: OwnerClient, About: "from a fault to the first error that the application sees", NeedsEvents: true, AtFault: true},
+	{Name: "recover.time", Unit: "s", Owner: OwnerClient, About: "from a fault to the first success after it", NeedsEvents: true, AtFault: true},
+	{Name: "cpu.request", Unit: "s", Owner: OwnerClient, About: "client CPU seconds per completed request", NeedsEvents: true, RealClock: true},
+
+	{Name: "handshakes.count", Unit: "1", Owner: OwnerHost, About: "active opens over the whole trial, from the kernel's counter"},
+	{Name: "handshakes.rate", Unit: "1/s", Owner: OwnerHost, About: "active opens per second in the window, from the kernel's counter"},
+	{Name: "sockets.time_wait.max", Unit: "1", Owner: OwnerHost, About: "most TIME-WAIT sockets at once, from sockstat"},
+	{Name: "sockets.close_wait.max", Unit: "1", Owner: OwnerHost, About: "most CLOSE-WAIT sockets at once, from inet_diag"},
+	{Name: "sockets.established.max", Unit: "1", Owner: OwnerHost, About: "most ESTABLISHED sockets at once, from inet_diag"},
+	{Name: "sockets.syn_recv.max", Unit: "1", Owner: OwnerHost, About: "most SYN-RECV sockets at once, from inet_diag"},
+	{Name: "ports.used.max", Unit: "share", Owner: OwnerHost, About: "largest share of the ephemeral range used towards one destination, from inet_diag"},
+	{Name: "time_wait.growth", Unit: "1", Owner: OwnerHost, About: "TIME-WAIT sockets at the end of the window less those at its start, from sockstat"},
+	{Name: "goodput", Unit: "bit/s", Owner: OwnerClient, About: "application bits per second", NeedsEvents: true},
+	{Name: "tcp.retransmits", Unit: "1", Owner: OwnerHost, About: "segments sent again, from the kernel's counter"},
+	{Name: "tcp.timeouts", Unit: "1", Owner: OwnerHost, About: "retransmission timeouts, from the kernel's counter"},
+	{Name: "tcp.cwnd.p50", Unit: "1", Owner: OwnerHost, About: "median congestion window over samples, segments, from tcp_info"},
+	{Name: "tcp.ssthresh.p50", Unit: "1", Owner: OwnerHost, About: "median slow start threshold over samples, segments, from tcp_info"},
+	{Name: "tcp.rtt.p50", Unit: "s", Owner: OwnerHost, About: "median smoothed round-trip time over samples, from tcp_info"},
+
+	{Name: "cpu.client", Unit: "1", Owner: OwnerClient, About: "CPU seconds per wall second of a client process", RealClock: true},
+	{Name: "cpu.server", Unit: "1", Owner: OwnerServer, About: "CPU seconds per wall second of a server process", RealClock: true},
+	{Name: "cpu.wire", Unit: "1", Owner: OwnerLink, About: "CPU seconds per wall second of the wire's process", RealClock: true},
+
+	{Name: "in", Unit: "1", Owner: OwnerLink, About: "frames that came"},
+	{Name: "out", Unit: "1", Owner: OwnerLink, About: "frames delivered"},
+	{Name: "lost", Unit: "1", Owner: OwnerLink, About: "frames lost by the wire's loss"},
+	{Name: "queue_dropped", Unit: "1", Owner: OwnerLink, About: "frames dropped at a full queue"},
+	{Name: "mtu_dropped", Unit: "1", Owner: OwnerLink, About: "frames larger than the wire's MTU"},
+	{Name: "blackholed", Unit: "1", Owner: OwnerLink, About: "frames swallowed by a fault"},
+	{Name: "reordered", Unit: "1", Owner: OwnerLink, About: "frames delivered out of order on purpose"},
+	{Name: "duplicated", Unit: "1", Owner: OwnerLink, About: "frames delivered twice on purpose"},
+	{Name: "corrupted", Unit: "1", Owner: OwnerLink, About: "frames with a bit flipped"},
+	{Name: "first_syns", Unit: "1", Owner: OwnerLink, About: "SYNs that open a flow"},
+	{Name: "retransmitted_syns", Unit: "1", Owner: OwnerLink, About: "SYNs sent again for the same flow"},
+}
+
+// Metric looks a metric's name up. It knows errors.CLASS and snmp.COUNTER for
+// any CLASS and COUNTER.
+func LookupMetric(name string) (MetricInfo, bool) {
+	for _, m := range scalars {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	if class, ok := strings.CutPrefix(name, "errors."); ok && class != "" {
+		return MetricInfo{Name: name, Unit: "1", Owner: OwnerClient, About: "failed requests of class " + class, NeedsEvents: true}, true
+	}
+	if c, ok := strings.CutPrefix(name, "snmp."); ok && c != "" {
+		return MetricInfo{Name: name, Unit: "1", Owner: OwnerHost, About: "growth of the kernel's counter " + c}, true
+	}
+	for _, d := range distributions {
+		rest, ok := strings.CutPrefix(name, d.name+".")
+		if !ok {
+			continue
+		}
+		for _, q := range quantiles {
+			if q.name == rest {
+				return MetricInfo{Name: name, Unit: "s", Owner: OwnerClient, About: d.about + ", " + q.name, NeedsEvents: true}, true
+			}
+		}
+	}
+	return MetricInfo{}, false
+}
+
+// Metrics lists every metric with a fixed name, for documents and advice.
+func Metrics() []MetricInfo {
+	var all []MetricInfo
+	for _, d := range distributions {
+		for _, q := range quantiles {
+			m, _ := LookupMetric(d.name + "." + q.name)
+			all = append(all, m)
+		}
+	}
+	return append(all, scalars...)
+}
