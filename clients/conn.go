@@ -1,0 +1,176 @@
+package clients
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"tcplab/lab/socket"
+)
+
+// connState of a slot's connection.
+type connState uint8
+
+const (
+	vacant     connState = iota // no connection
+	connecting                  // SYN sent
+	sending                     // the request is not all written
+	waiting                     // for the answer
+	ending                      // answered; the server is to close first
+	idle                        // in the pool
+)
+
+// conn is a slot: at most one connection, at most one request. It is in one
+// list at a time, or in none: busy ones in order of their deadline, idle ones
+// with the latest used first.
+type conn struct {
+	fd, index, gen int32
+	events         uint32 // that the poller watches for
+	state          connState
+	seq            uint64
+	intended       int64
+	entry          int64 // when connect() or the first write was called
+	called         int64 // when connect() was called
+	first          int64 // when the answer's first byte was read
+	out, in        int   // bytes of the request written, of the answer read
+	since          int64 // idle since
+	prev, next     *conn
+}
+
+// list is doubly linked through conn.prev and conn.next.
+type list struct{ head, tail *conn }
+
+func (l *list) pushBack(c *conn) {
+	c.prev, c.next = l.tail, nil
+	if l.tail != nil {
+		l.tail.next = c
+	} else {
+		l.head = c
+	}
+	l.tail = c
+}
+
+func (l *list) pushFront(c *conn) {
+	c.prev, c.next = nil, l.head
+	if l.head != nil {
+		l.head.prev = c
+	} else {
+		l.tail = c
+	}
+	l.head = c
+}
+
+func (l *list) remove(c *conn) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.head = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.tail = c.prev
+	}
+	c.prev, c.next = nil, nil
+}
+
+// connect opens c's connection without waiting for it.
+func (s *shard) connect(c *conn) {
+	to := s.owner.to[s.turn%len(s.owner.to)]
+	s.turn++
+	fd, errno := to.Socket()
+	if errno != 0 {
+		s.fail(c, socket.Class(errno))
+		return
+	}
+	c.fd, c.gen = fd, c.gen+1
+	if len(s.owner.options) > 0 {
+		if err := socket.SetAll(int(fd), s.owner.options); err != nil {
+			s.broken(err)
+			s.fail(c, "option")
+			return
+		}
+	}
+	sa, size := to.Raw()
+	cpu := threadCPU()
+	c.called = socket.Nanotime()
+	// Not interrupted, not blocking; in the port search it may take milliseconds.
+	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa), size)
+	now := socket.Nanotime()
+	// Any other error comes before the SYN (net/ipv4/tcp_ipv4.c, tcp_v4_connect).
+	syn := errno == 0 || errno == unix.EINPROGRESS
+	s.meter.called(c.intended, now, now-c.called, threadCPU()-cpu, syn)
+	if !syn {
+		s.fail(c, socket.Class(errno))
+		return
+	}
+	c.state, c.events = connecting, unix.EPOLLOUT
+	if err := s.poll.Watch(int(fd), unix.EPOLLOUT, c.index, c.gen); err != nil {
+		s.broken(err)
+		return
+	}
+	if errno == 0 {
+		s.connected(c, now)
+	}
+}
+
+// connected goes on once the handshake is over.
+func (s *shard) connected(c *conn, now int64) {
+	s.meter.established(c.intended, now-c.called)
+	if !s.checked {
+		s.checked = true
+		if err := s.confirm(c); err != nil {
+			s.broken(err)
+		}
+	}
+	c.state = sending
+	s.send(c)
+}
+
+// confirm reads the options back from the shard's first connection.
+func (s *shard) confirm(c *conn) error {
+	got, err := socket.ReadBack(int(c.fd), s.owner.options, true)
+	s.meter.result.Options = got
+	if s.meter.shard == 0 {
+		s.meter.report.event(socket.Nanotime(), "options", map[string]any{"options": got})
+	}
+	return err
+}
+
+// send writes what is left of the request.
+func (s *shard) send(c *conn) {
+	frame := s.request.numbered(c.seq)
+	now := c.entry
+	for c.out < len(frame) {
+		if c.out > 0 {
+			now = socket.Nanotime()
+		}
+		n, errno := socket.RawWrite(c.fd, frame[c.out:])
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno == unix.EAGAIN {
+			s.watch(c, unix.EPOLLIN|unix.EPOLLOUT) // an answer now would be garbage, a reset would be news
+			return
+		}
+		if errno != 0 {
+			s.fail(c, socket.Class(s.pendingError(c, errno)))
+			return
+		}
+		c.out += n
+		s.meter.wrote(now, n)
+	}
+	if c.state == sending {
+		c.state = waiting
+		s.watch(c, unix.EPOLLIN)
+	}
+}
+
+// pendingError is why the connection broke: after a reset the kernel tells
+// EPIPE to a writer and keeps the cause in SO_ERROR.
+func (s *shard) pendingError(c *conn, e syscall.Errno) syscall.Errno {
+	if v, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && v != 0 {
+		return syscall.Errno(v)
+	}
+	return e
+}
