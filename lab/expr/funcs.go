@@ -1,0 +1,305 @@
+package expr
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Function is one function of the language, for the sheet reference.
+type Function struct {
+	Name   string
+	Usage  string // "rto_chain(n[, first])"
+	Doc    string // what it gives, in which unit
+	Source string // RFC, kernel file or paper; empty for plain arithmetic
+}
+
+// Functions are all functions of the language, by name.
+func Functions() []Function {
+	var out []Function
+	for _, n := range functionNames() {
+		out = append(out, functions[n].Function)
+	}
+	return out
+}
+
+type function struct {
+	Function
+	min, max int    // number of arguments; max < 0 is any
+	asks     string // the sheet's name whose value it is
+	result   Unit   // of a function that asks
+	unit     func(c *call, args []Unit) (Unit, *Error)
+	value    func(args []Value) (float64, error)
+}
+
+func (f *function) arity() string {
+	count := func(n int) string {
+		if n == 1 {
+			return "1 argument"
+		}
+		return fmt.Sprintf("%d arguments", n)
+	}
+	switch {
+	case f.max < 0:
+		return "at least " + count(f.min)
+	case f.min == f.max:
+		return count(f.min)
+	}
+	return fmt.Sprintf("%d or %s", f.min, count(f.max)) // none has two optional ones
+}
+
+// Kernel constants that predictions rest on, in seconds.
+const (
+	timeWaitLength = 60.0  // TCP_TIMEWAIT_LEN, include/net/tcp.h: a constant; tcp_fin_timeout does not change it
+	rtoMin         = 0.2   // TCP_RTO_MIN, include/net/tcp.h
+	rtoMax         = 120.0 // TCP_RTO_MAX, include/net/tcp.h
+	rtoInitial     = 1.0   // TCP_TIMEOUT_INIT, RFC 6298 2.1
+	linearSYNs     = 4     // tcp_syn_linear_timeouts, default since Linux 6.5
+	ethernetMSS    = 1448  // bytes: MTU 1500 less 20 IP, 20 TCP, 12 timestamps (RFC 7323)
+)
+
+var functions = map[string]*function{}
+
+func init() {
+	for _, f := range []*function{
+		{
+			Function: Function{"time_wait", "time_wait()", "how long TIME-WAIT lasts on Linux: 60 s, whatever tcp_fin_timeout says", "TCP_TIMEWAIT_LEN, include/net/tcp.h"},
+			unit:     takes(Second),
+			value:    func([]Value) (float64, error) { return timeWaitLength, nil },
+		},
+		{
+			Function: Function{"ports", "ports()", "the client's ephemeral ports, the sheet's name ports: a count", "net.ipv4.ip_local_port_range"},
+			asks:     "ports", result: One,
+		},
+		{
+			Function: Function{"rtt", "rtt()", "the wire's round trip without queues, the sheet's name rtt: a time", ""},
+			asks:     "rtt", result: Second,
+		},
+		{
+			Function: Function{"rto_chain", "rto_chain(n[, first])",
+				"how long unacknowledged data is retransmitted before ETIMEDOUT, with tcp_retries2 = n. Without first it is the kernel's nominal sum, the RTO doubling from 200 ms to 120 s: 924.6 s for 15. With first, the connection's own RTO (round trip + 200 ms at least), it is the first expiry that is a nominal sum after the first retransmission. The kernel's timers add up to an eighth",
+				"tcp_model_timeout and retransmits_timed_out, net/ipv4/tcp_timer.c"},
+			min: 1, max: 2,
+			unit: takes(Second, One, Second),
+			value: func(a []Value) (float64, error) {
+				n, err := retries(a[0])
+				if err != nil || len(a) == 1 {
+					return modelTimeout(n), err
+				}
+				return retransmissionTimeout(n, a[1].V)
+			},
+		},
+		{
+			Function: Function{"syn_chain", "syn_chain(n[, linear])",
+				"how long connect() tries with tcp_syn_retries = n: waits of 1 s that double to 120 s, after 1 s each for tcp_syn_linear_timeouts, 4 unless given: 131 s for 6; syn_chain(6, 0) is 127 s, Linux before 6.5",
+				"tcp_write_timeout, net/ipv4/tcp_timer.c; RFC 6298 2.1"},
+			min: 1, max: 2,
+			unit: takes(Second, One, One),
+			value: func(a []Value) (float64, error) {
+				n, err := retries(a[0])
+				linear := linearSYNs
+				if err == nil && len(a) == 2 {
+					linear, err = retries(a[1])
+				}
+				return float64(linear)*rtoInitial + backoffs(rtoInitial, n+1), err
+			},
+		},
+		{
+			Function: Function{"keepalive", "keepalive(time, interval, probes)",
+				"how long an idle connection to a dead peer looks alive: time + interval * probes, 7,875 s for 2h, 75s, 9. The kernel's timers add up to an eighth",
+				"tcp_keepalive_timer, net/ipv4/tcp_timer.c; RFC 1122 4.2.3.6"},
+			min: 3, max: 3,
+			unit: takes(Second, Second, Second, One),
+			value: func(a []Value) (float64, error) {
+				n, err := retries(a[2])
+				return a[0].V + a[1].V*float64(n), err
+			},
+		},
+		{
+			Function: Function{"mathis", "mathis(loss, rtt[, mss])",
+				"what loss leaves of a Reno connection's data rate: MSS / RTT * sqrt(3/2) / sqrt(loss), in bit/s; mss is 1448B unless given",
+				"Mathis, Semke, Mahdavi, Ott: The macroscopic behavior of the TCP congestion avoidance algorithm (1997)"},
+			min: 2, max: 3,
+			unit: takes(BitPerSecond, Share, Second, Byte),
+			value: func(a []Value) (float64, error) {
+				mss := float64(ethernetMSS)
+				if len(a) == 3 {
+					mss = a[2].V
+				}
+				return 8 * mss / a[1].V * math.Sqrt(1.5) / math.Sqrt(a[0].V), nil
+			},
+		},
+		{
+			Function: Function{"abs", "abs(x)", "x without its sign", ""},
+			min:      1, max: 1, unit: alike,
+			value: func(a []Value) (float64, error) { return math.Abs(a[0].V), nil },
+		},
+		{
+			Function: Function{"min", "min(x, y, …)", "the least of values with one unit", ""},
+			min:      1, max: -1, unit: alike,
+			value: fold(math.Min),
+		},
+		{
+			Function: Function{"max", "max(x, y, …)", "the greatest of values with one unit", ""},
+			min:      1, max: -1, unit: alike,
+			value: fold(math.Max),
+		},
+		{
+			Function: Function{"sum", "sum(x, y, …)", "the sum of values with one unit", ""},
+			min:      1, max: -1, unit: alike,
+			value: fold(func(x, y float64) float64 { return x + y }),
+		},
+		{
+			Function: Function{"sqrt", "sqrt(x)", "the square root, of a count, a share or a square", ""},
+			min:      1, max: 1, unit: root,
+			value: func(a []Value) (float64, error) {
+				u := Unit{time: a[0].Unit.time / 2, data: a[0].Unit.data / 2}
+				return math.Sqrt(a[0].V*a[0].Unit.bits()) / u.bits(), nil
+			},
+		},
+		{
+			Function: Function{"floor", "floor(x)", "the whole number at or below a count", ""},
+			min:      1, max: 1, unit: takes(One, One),
+			value: func(a []Value) (float64, error) { return math.Floor(a[0].V), nil },
+		},
+		{
+			Function: Function{"ceil", "ceil(x)", "the whole number at or above a count", ""},
+			min:      1, max: 1, unit: takes(One, One),
+			value: func(a []Value) (float64, error) { return math.Ceil(a[0].V), nil },
+		},
+	} {
+		functions[f.Name] = f
+	}
+}
+
+func functionNames() []string { return slices.Sorted(maps.Keys(functions)) }
+
+// takes types a function with these parameters; fewer arguments are optional
+// ones left out (their number is checked by Parse).
+func takes(result Unit, params ...Unit) func(*call, []Unit) (Unit, *Error) {
+	return func(c *call, args []Unit) (Unit, *Error) {
+		for i, u := range args {
+			if u.Is(params[i]) {
+				continue
+			}
+			advice := "write " + c.fn.Usage
+			if lit := literal(c.args[i]); lit != nil {
+				advice = retype("", lit, "", params[i])
+			}
+			return One, errAt(c.args[i].col(), advice, "%s is %s, and %s wants %s there", text(c.args[i]), u.describe(), c.fn.Name, params[i].describe())
+		}
+		return result, nil
+	}
+}
+
+// alike types a function of values with one unit, which is its result's too.
+func alike(c *call, args []Unit) (Unit, *Error) {
+	u := args[0]
+	for i := 1; i < len(args); i++ {
+		if err := sameUnit(",", c.args[i].col(), c.args[0], c.args[i], args[0], args[i]); err != nil {
+			return One, err
+		}
+		u.share = u.share && args[i].share
+	}
+	return u, nil
+}
+
+// root types sqrt: only even powers have one.
+func root(c *call, args []Unit) (Unit, *Error) {
+	u := args[0]
+	if u.time%2 != 0 || u.data%2 != 0 {
+		return One, errAt(c.args[0].col(), "divide it by its unit first, such as x / 1s", "%s is %s, which has no square root", text(c.args[0]), u.describe())
+	}
+	return Unit{time: u.time / 2, data: u.data / 2}, nil
+}
+
+func fold(f func(x, y float64) float64) func([]Value) (float64, error) {
+	return func(a []Value) (float64, error) {
+		out := a[0].V
+		for _, v := range a[1:] {
+			out = f(out, v.V)
+		}
+		return out, nil
+	}
+}
+
+// retries reads a number of retransmissions or probes, a u8 in the kernel.
+func retries(v Value) (int, error) {
+	if v.V != math.Trunc(v.V) || v.V < 0 || v.V > 255 {
+		return 0, fmt.Errorf("%s is no number of retries (0 to 255)", v)
+	}
+	return int(v.V), nil
+}
+
+// backoffs is the sum of n waits that double from first up to the largest RTO.
+func backoffs(first float64, n int) float64 {
+	total, wait := 0.0, first
+	for range n {
+		total += wait
+		wait = math.Min(2*wait, rtoMax)
+	}
+	return total
+}
+
+// modelTimeout is the kernel's tcp_model_timeout for data: n retransmissions
+// and the wait after the last one.
+func modelTimeout(n int) float64 { return backoffs(rtoMin, n+1) }
+
+// retransmissionTimeout is when a connection whose RTO is first gives up, from
+// the first transmission on. retransmits_timed_out compares the time since the
+// first *re*transmission with the nominal sum at each expiry, so a connection
+// with a long RTO makes fewer retransmissions than tcp_retries2 says, and one
+// with a few retries one more (retries 3, RTO 210 ms: 6.51 s, not 3.15).
+func retransmissionTimeout(n int, first float64) (float64, error) {
+	if !(first > 0) || first > rtoMax {
+		return 0, errors.New("the first RTO is above 0 s and at most 120 s")
+	}
+	// Timers of the wheel never fire early and up to an eighth late
+	// (kernel/time/timer.c); a 64th of that is certain enough to count on, and
+	// carries the nominal 200 ms over its own threshold.
+	const late = 1 + 1.0/64
+	budget := modelTimeout(n)
+	now, wait := first, math.Min(2*first, rtoMax)
+	for (now-first)*late < budget {
+		now += wait
+		wait = math.Min(2*wait, rtoMax)
+	}
+	return now, nil
+}
+
+// nearestAdvice suggests the candidate that word was probably meant to be.
+func nearestAdvice(word string, candidates []string) string {
+	best, distance := "", 3
+	for _, c := range candidates {
+		if d := editDistance(word, c); d < distance {
+			best, distance = c, d
+		}
+	}
+	if best != "" && distance < len(word) {
+		return "did you mean " + best + "?"
+	}
+	return "there are " + strings.Join(candidates, ", ")
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"tcplab/lab/expr"
+	"tcplab/lab/sheet"
+	"tcplab/lab/trial"
+	"tcplab/results"
+)
+
+// overhead is what a trial costs beside its own length: hosts, links and
+// agents up, the drain, the files, everything down.
+const overhead = 1500 * time.Millisecond
+
+// A Plan is what a run will do, before it does anything.
+type Plan struct {
+	Experiment  *sheet.Experiment
+	Seed        uint64
+	Pairs       []uint64 // the seed of each pair
+	Trials      []trial.Planned
+	Predictions map[string]results.Prediction
+	Warnings    []results.Warning
+}
+
+// NewPlan puts the arms of e in order: forwards in odd pairs, backwards in
+// even ones, so that a machine that drifts favours no arm.
+func NewPlan(e *sheet.Experiment, seed uint64, pairs int) (*Plan, error) {
+	p := &Plan{Experiment: e, Seed: seed}
+	n := 0
+	for pair := 1; pair <= pairs; pair++ {
+		ps := pairSeed(seed, pair)
+		p.Pairs = append(p.Pairs, ps)
+		for i := range e.Arms {
+			arm := e.Arms[i]
+			if pair%2 == 0 {
+				arm = e.Arms[len(e.Arms)-1-i]
+			}
+			n++
+			p.Trials = append(p.Trials, trial.Planned{Number: n, Arm: arm.Name, Pair: pair, Seed: ps})
+		}
+	}
+	var err error
+	p.Predictions, err = predict(e)
+	return p, err
+}
+
+// pairSeed is hash(run seed, pair): 64 bits of SHA-256, so that neighbouring
+// run seeds share no pair.
+func pairSeed(run uint64, pair int) uint64 {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], run)
+	binary.BigEndian.PutUint64(b[8:], uint64(pair))
+	s := sha256.Sum256(b[:])
+	return binary.BigEndian.Uint64(s[:8])
+}
+
+// Estimate is how long the plan takes.
+func (p *Plan) Estimate() time.Duration {
+	var d time.Duration
+	for _, t := range p.Trials {
+		for _, a := range p.Experiment.Arms {
+			if a.Name == t.Arm {
+				d += a.Trial.Length() + overhead
+			}
+		}
+	}
+	return d
+}
+
+// predict computes every prediction from the sheet alone.
+func predict(e *sheet.Experiment) (map[string]results.Prediction, error) {
+	out := map[string]results.Prediction{}
+	for i, pr := range e.Predict {
+		r := results.Prediction{Position: i, Of: pr.Of, Is: pr.Is.String(), Because: pr.Because, Within: pr.Within}
+		if pr.NotAsked != "" {
+			r.Holds, r.Note = results.NotAsked, pr.NotAsked
+			out[pr.Name] = r
+			continue
+		}
+		of, err := expr.Parse(pr.Of)
+		if err != nil {
+			return nil, fmt.Errorf("prediction %s: %w", pr.Name, err)
+		}
+		v, err := pr.Is.Eval(e.Env(notMeasured, of, pr.Is))
+		if err != nil {
+			return nil, fmt.Errorf("prediction %s: %w", pr.Name, err)
+		}
+		if v.Missing {
+			return nil, fmt.Errorf("prediction %s: %s has no value", pr.Name, pr.Is)
+		}
+		r.Value, r.Unit = v.V, v.Unit.String()
+		out[pr.Name] = r
+	}
+	return out, nil
+}
+
+// armOf is the arm that a metric path begins with.
+func armOf(e *sheet.Experiment, path string) (*sheet.Arm, bool) {
+	name := path
+	if i := strings.IndexAny(path, ".["); i >= 0 {
+		name = path[:i]
+	}
+	for i := range e.Arms {
+		if e.Arms[i].Name == name {
+			return &e.Arms[i], true
+		}
+	}
+	return nil, false
+}
+
+// notMeasured is what a prediction has of measurements: it is made before the
+// run.
+func notMeasured(m sheet.Metric) (expr.Value, error) {
+	return expr.Value{}, fmt.Errorf("a prediction is made before the run: it cannot use the measured %s.%s", m.Arm, m.Name)
+}

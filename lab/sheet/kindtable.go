@@ -1,0 +1,165 @@
+package sheet
+
+import "tcplab/results"
+
+func metrics(names ...string) []results.MetricInfo {
+	out := make([]results.MetricInfo, len(names))
+	for i, n := range names {
+		m, ok := results.LookupMetric(n)
+		if !ok {
+			panic("sheet: kind table: no metric is called " + n)
+		}
+		out[i] = m
+	}
+	return out
+}
+
+// kinds is the table of everything that `kind` may say. Built says what this
+// build can run; a kind that is not built still decodes, plans and dry-runs.
+var kinds = []Kind{
+	{Role: RoleServer, Name: "echo", Built: true, About: "length-prefixed echo over TCP", Faults: []string{"slow", "close-connections", "stall"}},
+	{Role: RoleServer, Name: "http", Built: true, About: "HTTP/1.1, Go's net/http", Faults: []string{"slow", "close-connections", "stall"}},
+	{Role: RoleServer, Name: "exec", Built: true, About: "a program of your own"},
+	{Role: RoleServer, Name: "sink", About: "reads and drops, or sends without end: the other side of bulk", Faults: []string{"stall", "close-connections"}},
+	{Role: RoleServer, Name: "service", About: "a layer that calls others (`calls`) before it answers", Faults: []string{"slow", "close-connections", "stall"}},
+	{Role: RoleServer, Name: "h2", About: "HTTP/2, Go's net/http", Faults: []string{"slow", "close-connections", "goaway", "stall"}, Keys: []Key{
+		share("goaway", "chance per request of a GOAWAY").by("0").like("0.1%"),
+		count("streams", "most concurrent streams of a connection").by("250").like("100"),
+	}},
+	{Role: RoleServer, Name: "mqtt", About: "an MQTT 3.1.1 broker", Faults: []string{"close-connections", "stall"}},
+	{Role: RoleServer, Name: "dns", About: "answers `names` over UDP", Faults: []string{"change-record", "slow"}},
+
+	{Role: RoleClient, Name: "echo", Built: true, About: "length-prefixed echo over TCP: epoll and a timerfd"},
+	{Role: RoleClient, Name: "http", Built: true, About: "HTTP/1.1, Go's net/http as its users have it"},
+	{Role: RoleClient, Name: "exec", Built: true, About: "a program of your own"},
+	{Role: RoleClient, Name: "h2", About: "HTTP/2, Go's net/http", Keys: []Key{
+		duration("read_idle", "silence after which a PING is sent").by("none: no health check").like("30s"),
+		duration("ping_timeout", "wait for the PING's answer before the connection is closed").by("15s").like("15s"),
+		count("streams", "long-lived streams held open beside the requests").by("0").like("1").within(0, 1e6),
+	}},
+	{Role: RoleClient, Name: "mqtt", About: "MQTT 3.1.1", Keys: []Key{
+		duration("keepalive", "the keep-alive interval of CONNECT").by("none").like("30s"),
+		duration("ping_timeout", "wait for PINGRESP before the connection is closed").by("10s").like("10s"),
+		toggle("ping_blocks", "the ping waits behind a blocked write, as in some libraries").by("false"),
+		count("qos", "quality of service of what it publishes").by("1").like("1").within(0, 2),
+	}},
+	{Role: RoleClient, Name: "bulk", About: "one or more flows that send without end", Silent: true,
+		Metrics: metrics("goodput", "opens", "connect.p50", "connect.max", "first_error.time", "detect.time", "recover.time", "errors.ECONNRESET", "errors.ETIMEDOUT"),
+		Keys:    []Key{count("flows", "flows side by side").by("1").like("1"), toggle("receive", "data comes towards the client").by("false")}},
+	{Role: RoleClient, Name: "dns", About: "looks `names` up, caching as its TTLs say"},
+	{Role: RoleClient, Name: "flood", About: "SYNs from many source addresses, bounded in packets and time; it takes a host of the run, never an address", Silent: true,
+		Metrics: []results.MetricInfo{{Name: "syns.sent", Unit: "1", Owner: results.OwnerClient, About: "SYNs that the flooder sent"}},
+		Keys: []Key{
+			rate("rate", "SYNs per second").required().like("2000/s"),
+			count("sources", "source addresses").by("1").like("1000"),
+			count("packets", "most packets").required().like("10000"),
+			duration("for", "how long").required().like("5s"),
+		}},
+
+	{Role: RoleWorkload, Name: "requests", Built: true, About: "a request, its answer, the next"},
+	{Role: RoleWorkload, Name: "bulk", About: "data without end"},
+	{Role: RoleWorkload, Name: "publish", About: "messages to a topic, acknowledged by the broker", Keys: []Key{text("topic", "where to").by("t")}},
+	{Role: RoleWorkload, Name: "writes", About: "a request as several small writes, then its answer", Keys: []Key{
+		list("parts", "length of each write", size("", "")).required().like("[100B, 900B]"),
+		duration("gap", "pause between writes").by("0").like("1ms"),
+	}},
+
+	{Role: RoleMiddlebox, Name: "l4lb", About: "a layer-4 load balancer: addresses, a flow table, targets whose health it does not check", Faults: []string{"forget-flows", "set", "drop-target", "add-target"}},
+	{Role: RoleMiddlebox, Name: "nat", About: "source NAT with a port range", Faults: []string{"forget-flows", "set"}, Keys: []Key{
+		text("ports", "the range of outer ports, LOW HIGH").by("1024 65535").like(`"1024 65535"`),
+	}},
+	{Role: RoleMiddlebox, Name: "flowtable", About: "a stateful firewall: flows are known from their SYN on", Faults: []string{"forget-flows", "set"}, Keys: []Key{
+		count("max", "most flows").by("unlimited").like("4096"),
+	}},
+	{Role: RoleMiddlebox, Name: "router", About: "a Linux router with its own conntrack and nftables", Faults: []string{"forget-flows"}},
+
+	{Role: RoleHost, Name: "namespace", Built: true, About: "a network namespace with its processes", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
+	{Role: RoleHost, Name: "container", About: "a container's network namespace", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
+	{Role: RoleLink, Name: "wire", Built: true, About: "what happens to frames", Faults: []string{"blackhole", "set", "drop-once"}},
+}
+
+// programFaults are what any server or client can be given.
+var programFaults = []string{"freeze", "continue", "kill", "restart"}
+
+// A Verb is something that `do` may say.
+type Verb struct {
+	Name  string
+	About string
+	Built bool
+	Keys  []Key // its own keys, beside at, for, on, do
+}
+
+// verbs explains what faults do. Which thing knows which verb is in kinds.
+var verbs = []Verb{
+	{Name: "blackhole", Built: true, About: "frames vanish without a word; ARP passes, else its failure would be what is seen (RFC 6069)", Keys: []Key{
+		word("arp", "`too`: ARP vanishes as well", "passes", "too").by("passes"),
+	}},
+	{Name: "set", Built: true, About: "other values from then on", Keys: []Key{
+		{Name: "set", Form: FormAny, About: "the values: a wire's, a host's sysctls, a middlebox's", Example: "{delay: 50ms}"},
+	}},
+	{Name: "drop-once", Built: true, About: "the frame that `match` describes vanishes"},
+	{Name: "freeze", Built: true, About: "SIGSTOP: the kernel still answers for it"},
+	{Name: "continue", Built: true, About: "SIGCONT"},
+	{Name: "kill", Built: true, About: "SIGKILL: the kernel closes its sockets. On a host: power off, nothing is said"},
+	{Name: "restart", Built: true, About: "killed and started again"},
+	{Name: "partition", About: "no frames between this host and the others named", Keys: []Key{
+		list("from", "the hosts that it is cut off from", ref("", "a host")).required().like("[c]"),
+	}},
+	{Name: "slow", Built: true, About: "another service time", Keys: []Key{duration("service", "how long a request takes from then on").required().like("2s")}},
+	{Name: "close-connections", Built: true, About: "it closes every connection", Keys: []Key{word("with", "how", "fin", "rst").by("fin")}},
+	{Name: "stall", About: "it stops reading, so its window fills"},
+	{Name: "goaway", About: "a GOAWAY on every connection"},
+	{Name: "change-record", About: "a name points to another server", Keys: []Key{
+		text("name", "the name").required().like("api"), ref("server", "where it points to from then on").required(),
+	}},
+	{Name: "forget-flows", About: "its flow table is emptied, and nobody is told"},
+	{Name: "drop-target", About: "a target is taken out", Keys: []Key{ref("target", "which").required()}},
+	{Name: "add-target", About: "a target comes in", Keys: []Key{ref("target", "which").required()}},
+}
+
+func verbOf(name string) *Verb {
+	for i := range verbs {
+		if verbs[i].Name == name {
+			return &verbs[i]
+		}
+	}
+	return nil
+}
+
+func verbNames() []string {
+	out := make([]string, len(verbs))
+	for i, v := range verbs {
+		out[i] = v.Name
+	}
+	return out
+}
+
+// Verbs lists everything that a fault may do.
+func Verbs() []Verb { return append([]Verb(nil), verbs...) }
+
+// socketOptions are the options that a program may set on its connections, and
+// the form of each value.
+var socketOptions = []Key{
+	toggle("TCP_NODELAY", "Nagle's algorithm off (RFC 896)"),
+	toggle("TCP_QUICKACK", "no delayed ACKs; re-armed after each receive"),
+	toggle("TCP_CORK", "only full segments until it is taken away"),
+	duration("TCP_USER_TIMEOUT", "how long sent data may stay unacknowledged (RFC 5482)").like("20s"),
+	toggle("SO_KEEPALIVE", "keepalive probes"),
+	duration("TCP_KEEPIDLE", "idle time before the first keepalive probe").like("15s"),
+	duration("TCP_KEEPINTVL", "time between keepalive probes").like("5s"),
+	count("TCP_KEEPCNT", "unanswered probes before the connection is dropped").like("3").within(1, 127),
+	count("TCP_SYNCNT", "SYN retransmissions").like("2").within(1, 127),
+	duration("SO_LINGER", "how close() waits; 0 sends a RST and leaves no TIME-WAIT").like("0"),
+	size("SO_SNDBUF", "send buffer").like("64KiB"),
+	size("SO_RCVBUF", "receive buffer").like("64KiB"),
+	count("TCP_MAXSEG", "largest segment").like("1360").within(88, 65495),
+	size("TCP_NOTSENT_LOWAT", "unsent bytes above which the socket is not writable").like("16KiB"),
+	size("TCP_WINDOW_CLAMP", "bound of the advertised window").like("64KiB"),
+	word("TCP_CONGESTION", "congestion control").like("cubic"),
+	count("TCP_FASTOPEN", "length of the queue of TCP Fast Open (RFC 7413)").like("16"),
+	count("TCP_DEFER_ACCEPT", "seconds to wait for data before accept").like("5"),
+	count("IP_TOS", "the TOS byte").within(0, 255).like("16"),
+	toggle("SO_REUSEADDR", "bind to an address with connections in TIME-WAIT"),
+	toggle("SO_REUSEPORT", "several listeners on one port"),
+	toggle("IP_BIND_ADDRESS_NO_PORT", "the port is chosen at connect(), not at bind()"),
+}

@@ -1,0 +1,90 @@
+package trial
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"tcplab/netns/capture"
+	"tcplab/results"
+)
+
+// snaplen keeps headers only: Ethernet, IPv4 with options, TCP with options,
+// and a few bytes of payload that name the protocol.
+const snaplen = 144
+
+// capturing records the packets of one trial at each host's end of each link.
+type capturing struct {
+	rec *capture.Recorder
+}
+
+func openCapture(o *one) (*capturing, error) {
+	names := map[string]string{}
+	for host, addrs := range o.st.top.addrs {
+		for _, a := range addrs {
+			names[a.String()] = host
+		}
+	}
+	c := &capturing{rec: capture.New(capture.Config{Names: names})}
+	for _, la := range o.st.top.links {
+		for _, host := range []string{la.link.A, la.link.B} {
+			var tap *capture.Tap
+			err := o.st.hosts[host].Do(func() (err error) {
+				tap, err = capture.Open(la.link.Name, snaplen)
+				return err
+			})
+			if err != nil {
+				c.close()
+				return nil, fmt.Errorf("host %s: %w", host, err)
+			}
+			c.rec.Add(host, la.link.Name, tap)
+		}
+	}
+	if err := c.rec.Start(); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// window tells when to measure.
+func (c *capturing) window(s span) { c.rec.Window(s.from, s.to) }
+
+// mark keeps the packets around an instant.
+func (c *capturing) mark(at int64, text string) { c.rec.Mark(at, text) }
+
+// finish writes the file and draws the ladders that the sheet asks for.
+func (c *capturing) finish(o *one, m *measured) {
+	sum, err := c.rec.Stop(filepath.Join(o.dir, results.CaptureFile))
+	if err != nil {
+		o.warn("capture", err.Error())
+		return
+	}
+	sum.File = results.CaptureFile
+	o.out.Capture = &sum
+	if sum.Dropped > 0 {
+		o.warn("capture", fmt.Sprintf("the kernel dropped %d of %d packets before they could be kept: ladders and comments may miss some, counts do not (they are the wire's)", sum.Dropped, sum.Seen))
+	}
+	for _, ev := range o.exp.Evidence {
+		if ev.Capture != o.arm.Name || ev.NotAsked != "" {
+			continue
+		}
+		l, err := c.rec.Ladder(ev.Show)
+		if err != nil {
+			o.warn("evidence "+ev.Name, fmt.Sprintf("no packets to show for %q: %v", ev.Show, err))
+			continue
+		}
+		if ev.Title != "" {
+			l.Title = ev.Title
+		}
+		if o.out.Ladders == nil {
+			o.out.Ladders = map[string]results.Ladder{}
+		}
+		o.out.Ladders[ev.Name] = l
+	}
+}
+
+func (c *capturing) close() {
+	if c != nil {
+		c.rec.Close()
+	}
+}

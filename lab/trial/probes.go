@@ -1,0 +1,161 @@
+package trial
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"tcplab/lab/clock"
+	"tcplab/netns"
+	"tcplab/netns/probe"
+)
+
+const (
+	sampleEvery = 100e6 // ns: counters and sockstat
+	censusEvery = 10    // samples: inet_diag walks the machine's whole hash table
+)
+
+// nextSample is when to sample after elapsed ns of a trial: every 100 ms, and
+// on the virtual clock, where each wake-up costs wall time, log-spaced beyond
+// 200 s.
+func nextSample(elapsed int64, virtual bool) int64 {
+	const dense = 200e9
+	step := int64(sampleEvery)
+	if virtual && elapsed >= dense {
+		step = max(step, elapsed/2000/sampleEvery*sampleEvery)
+	}
+	return (elapsed/step + 1) * step
+}
+
+// edge is what the counters of a host were at one end of the window.
+type edge struct {
+	counters map[string]int64
+	timeWait int64
+	at       int64
+}
+
+// sampler reads the probes of all hosts while a trial runs.
+type sampler struct {
+	rec   *recorder
+	names []string // hosts, in the sheet's order
+	by    map[string]*probe.Probe
+	ports map[string][2]int
+
+	mu    sync.Mutex
+	edges map[string][2]edge
+	err   error
+}
+
+func newSampler(rec *recorder, names []string, hosts map[string]*netns.Host, ports map[string][2]int) (*sampler, error) {
+	s := &sampler{rec: rec, names: names, by: map[string]*probe.Probe{}, ports: ports, edges: map[string][2]edge{}}
+	for _, n := range names {
+		err := hosts[n].Do(func() (err error) {
+			s.by[n], err = probe.Open()
+			return err
+		})
+		if err != nil {
+			s.close()
+			return nil, lacks(fmt.Errorf("host %s: %w", n, err))
+		}
+	}
+	return s, nil
+}
+
+// run samples from t0 until ctx ends, and takes the edges of the window.
+func (s *sampler) run(ctx context.Context, t0, from, to int64, virtual bool) {
+	edges := []int64{from, to}
+	n := 0
+	for at := t0; ; {
+		if clock.SleepUntil(ctx, at) != nil {
+			return
+		}
+		for i, e := range edges {
+			if at >= e {
+				s.edge(i, e)
+				edges[i] = 1<<63 - 1
+			}
+		}
+		s.sample(n%censusEvery == 0)
+		n++
+		next := t0 + nextSample(clock.Now()-t0, virtual)
+		for _, e := range edges {
+			if e > at && e < next {
+				next = e
+			}
+		}
+		at = next
+	}
+}
+
+// edge keeps the counters at the start (0) or the end (1) of the window.
+func (s *sampler) edge(i int, at int64) {
+	for _, n := range s.names {
+		c, err := s.by[n].Counters()
+		st, err2 := s.by[n].Sockstat()
+		if err != nil || err2 != nil {
+			s.fail(n, err, err2)
+			continue
+		}
+		s.mu.Lock()
+		e := s.edges[n]
+		e[i] = edge{c, st.TimeWait, at}
+		s.edges[n] = e
+		s.mu.Unlock()
+	}
+}
+
+var sampled = []string{"TcpActiveOpens", "TcpRetransSegs"}
+
+func (s *sampler) sample(census bool) {
+	values := make([]int64, len(sampled))
+	for _, n := range s.names {
+		p := s.by[n]
+		at := clock.Now()
+		st, err := p.Sockstat()
+		err2 := p.Sample(sampled, values)
+		if err != nil || err2 != nil {
+			s.fail(n, err, err2)
+			continue
+		}
+		s.rec.add(n, "sockets.time_wait", at, float64(st.TimeWait))
+		s.rec.add(n, "handshakes", at, float64(values[0]))
+		s.rec.add(n, "retransmits", at, float64(values[1]))
+		if !census {
+			continue
+		}
+		c, err := p.Census(s.ports[n])
+		if err != nil {
+			s.fail(n, err, nil)
+			continue
+		}
+		for state, name := range censusSeries {
+			s.rec.add(n, name, at, float64(c.ByState[state]))
+		}
+		s.rec.add(n, "ports.used", at, c.PortsUsedShare)
+		s.rec.add(n, "ports.count", at, float64(c.PortsUsedMax))
+	}
+}
+
+var censusSeries = map[string]string{
+	"ESTABLISHED": "sockets.established",
+	"CLOSE-WAIT":  "sockets.close_wait",
+	"SYN-RECV":    "sockets.syn_recv",
+}
+
+func (s *sampler) fail(host string, errs ...error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, err := range errs {
+		if err != nil && s.err == nil {
+			s.err = fmt.Errorf("host %s: %w", host, err)
+		}
+	}
+}
+
+func (s *sampler) close() {
+	for _, p := range s.by {
+		if p != nil {
+			p.Close()
+		}
+	}
+}
