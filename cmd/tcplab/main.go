@@ -1,0 +1,99 @@
+// Command tcplab reproduces how TCP services fail, applies one lever at a
+// time, and measures before and after under the same load.
+//
+// It parses the command line, calls the lab and prints; it decides nothing.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"tcplab/lab"
+	"tcplab/lab/agent"
+	"tcplab/lab/program"
+	"tcplab/lab/trial"
+	"tcplab/netns"
+	"tcplab/netns/tree"
+)
+
+// version is set when a release is built.
+var version = "devel"
+
+type cli struct {
+	Results string `help:"Folder of the records." default:"results/runs" env:"TCPLAB_RESULTS" type:"path" placeholder:"DIR"`
+
+	List       listCmd       `cmd:"" help:"List the experiments."`
+	Show       showCmd       `cmd:"" help:"Print an experiment's sheet."`
+	Run        runCmd        `cmd:"" help:"Run an experiment: before and after under the same load."`
+	Enter      enterCmd      `cmd:"" help:"A shell or a command inside a host of a running or held lab."`
+	Report     reportCmd     `cmd:"" help:"Draw a run's report again, with your notes.md in it."`
+	Doctor     doctorCmd     `cmd:"" help:"What this machine can do, what each missing thing costs, and how to get it."`
+	Prune      pruneCmd      `cmd:"" help:"Remove old runs."`
+	Completion completionCmd `cmd:"" help:"Set up completion in bash, zsh or fish."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+}
+
+// register names the entry points of the process tree.
+func register() {
+	tree.Register(trial.EntryPoint, trial.Work)
+	tree.Register(doctorWorker, doctorWork)
+}
+
+func main() {
+	register()
+	tree.Main()
+	if len(os.Args) > 1 && os.Args[1] == trial.AgentCommand {
+		os.Exit(agent.Serve(os.Stdin, os.Stdout, program.New))
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+// exit is a command's exit code, with nothing more to say.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func run(args []string) int {
+	var c cli
+	code := -1
+	parser, err := kong.New(&c, kong.Name("tcplab"),
+		kong.Description("Reproduces how TCP services fail, applies one lever at a time, and measures before and after under the same load, with packets as evidence."),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Exit(func(n int) { code = n }))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return lab.ExitUsage
+	}
+	if done := completes(parser); done {
+		return 0
+	}
+	ctx, err := parser.Parse(args)
+	if code >= 0 {
+		return code // help was asked for and given
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
+		return lab.ExitUsage
+	}
+	err = ctx.Run(&c)
+	var e exit
+	var le *lab.Error
+	var fe *netns.ForbiddenError
+	switch {
+	case err == nil:
+		return lab.ExitPass
+	case errors.As(err, &e):
+		return int(e)
+	case errors.As(err, &le):
+		fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
+		return le.Code
+	case errors.As(err, &fe):
+		fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
+		return lab.ExitLacks
+	}
+	fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
+	return lab.ExitFail
+}
