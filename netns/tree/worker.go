@@ -28,6 +28,9 @@ type Worker struct {
 	// SingleUser tells that only one user, root, exists in here: the plain
 	// user outside. Programs that drop privileges fail.
 	SingleUser bool
+	// Guest tells that the worker has a kernel of its own, and Virtual that
+	// time is virtual there.
+	Guest, Virtual bool
 }
 
 var workers = map[string]func(ctx context.Context, w Worker) error{}
@@ -41,6 +44,9 @@ func Register(name string, f func(ctx context.Context, w Worker) error) {
 	}
 	workers[name] = f
 }
+
+// Lookup is the worker registered under name, or nil.
+func Lookup(name string) func(ctx context.Context, w Worker) error { return workers[name] }
 
 // Main is called first in main and in TestMain, after all Registers. It
 // returns in the outer process, and never does in init or a worker.
