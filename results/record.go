@@ -84,6 +84,12 @@ type Environment struct {
 	Version     string            `json:"version"`
 	Sysctls     map[string]string `json:"sysctls,omitempty"` // pinned for every host, as read back
 	Faster      float64           `json:"faster,omitempty"`  // guest seconds per wall second
+	// GuestKernel names the build: equal names, equal bits.
+	GuestKernel string `json:"guest_kernel,omitempty"`
+	HZ          int    `json:"hz,omitempty"` // the kernel's ticks a second
+	// NotRepeatable says why another run need not be equal to the bit; "" where
+	// it is, or where nobody could expect it (the real clock).
+	NotRepeatable string `json:"not_repeatable,omitempty"`
 }
 
 // Prediction is a number computed before the run, beside what was measured.
@@ -194,6 +200,7 @@ type Trial struct {
 	Wires    []Wire              `json:"wires"`
 	Capture  *Capture            `json:"capture,omitempty"`
 	Ladders  map[string]Ladder   `json:"ladders,omitempty"` // evidence name → the packets to draw
+	Chains   []Chain             `json:"chains,omitempty"`  // what timers sent into a silence, from the capture
 	Warnings []Warning           `json:"warnings,omitempty"`
 }
 
@@ -279,6 +286,13 @@ type Ladder struct {
 	Right  string        `json:"right"`
 	Events []LadderEvent `json:"events"`
 	Spans  []LadderSpan  `json:"spans,omitempty"`
+	Marks  []LadderMark  `json:"marks,omitempty"`
+}
+
+// LadderMark is something that happened beside the packets: "fault vanish".
+type LadderMark struct {
+	At   float64 `json:"at"` // s since the ladder's first packet
+	Text string  `json:"text"`
 }
 
 // LadderEvent is one packet: where and when it left, where and when it came.
