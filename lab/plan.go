@@ -25,7 +25,12 @@ type Plan struct {
 	Trials      []trial.Planned
 	Predictions map[string]results.Prediction
 	Warnings    []results.Warning
+
+	how how
 }
+
+// Ran is the profile, kernel and clock that the plan is for.
+func (p *Plan) Ran() results.Mode { return p.how.ran }
 
 // NewPlan puts the arms of e in order: forwards in odd pairs, backwards in
 // even ones, so that a machine that drifts favours no arm.

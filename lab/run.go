@@ -65,7 +65,12 @@ func ExitCode(v results.Verdict) int {
 type RunOptions struct {
 	File    string // the sheet's name, for errors and the record
 	Text    []byte
-	Profile string // "" is the sheet's, or quick
+	Profile string        // "" is quick; full where the sheet asks for the virtual clock and gets it
+	Kernel  string        // host | guest; "" is what the sheet needs
+	Clock   string        // real | virtual; "" is what the sheet asks for
+	Jobs    int           // guests side by side; 0 is one for each CPU
+	Memory  int           // of a guest, MiB; 0 is guest.DefaultMemory
+	Stall   time.Duration // a guest that says nothing for so long is ended; 0 is guest.Start's
 	Set     []string
 	Seed    uint64
 	Pairs   int
@@ -87,13 +92,17 @@ type Watcher interface {
 
 // Decode parses the sheet and plans the run, without starting anything.
 func Decode(opt RunOptions) (*Plan, error) {
-	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: opt.Profile, Set: opt.Set, Kernel: "host"})
+	e, h, err := decode(opt)
 	if err != nil {
-		return nil, &Error{ExitUsage, err}
+		return nil, err
 	}
 	p, err := NewPlan(e, opt.Seed, max(opt.Pairs, 1))
 	if err != nil {
 		return nil, &Error{ExitUsage, err}
+	}
+	p.how = h
+	if text := h.fellBack(); text != "" {
+		p.Warnings = append(p.Warnings, results.Warning{About: "clock", Text: text})
 	}
 	return p, nil
 }
@@ -123,7 +132,11 @@ func Run(ctx context.Context, opt RunOptions) (*results.Run, string, error) {
 		return nil, "", err
 	}
 	opt.Watch.Plan(plan)
-	cut := execute(ctx, plan, opt, folder.Path, r)
+	run := execute
+	if plan.how.ran.Kernel == OnGuest {
+		run = inGuests
+	}
+	cut := run(ctx, plan, opt, folder.Path, r)
 	opt.Watch.Close()
 	var f *trial.Failure
 	if cut == nil && measuredTrials(r) == 0 {
@@ -175,17 +188,13 @@ func newRecord(p *Plan, opt RunOptions, started time.Time) (*results.Run, error)
 	if err != nil {
 		return nil, fmt.Errorf("resolved sheet: %w", err)
 	}
-	mode := results.Mode{Profile: e.Profile, Kernel: "host", Clock: "real"}
 	r := &results.Run{
 		Schema: results.Schema, Experiment: e.Name, Question: e.Question, Started: started.UTC(),
-		Asked: mode, Ran: mode, Command: opt.Command, Sheet: string(resolved),
+		Asked: p.how.asked, Ran: p.how.ran, Command: opt.Command, Sheet: string(resolved),
 		Seeds: results.Seeds{Run: p.Seed, Pairs: p.Pairs}, Predictions: p.Predictions,
 		Arms: map[string]results.Arm{}, Numbers: map[string]results.Quantity{},
 		Evidence: map[string]results.Evidence{}, Triage: map[string]results.TriageRow{},
 		Expectations: map[string]results.Expectation{}, Warnings: p.Warnings,
-	}
-	if e.Clock == "virtual" {
-		r.Asked.Clock = "virtual"
 	}
 	for i, a := range e.Arms {
 		arm := results.Arm{Position: i, Baseline: a.Baseline, Levers: map[string]results.Lever{}, Metrics: map[string]results.Metric{}}

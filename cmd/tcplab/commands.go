@@ -89,7 +89,10 @@ func (s showCmd) Run() error {
 
 type runCmd struct {
 	Name    string   `arg:"" help:"Experiment or sheet file." predictor:"experiment"`
-	Profile string   `help:"quick (small, for CI and a first look; the default) or full (real magnitudes)." default:"" enum:",quick,full"`
+	Profile string   `help:"quick (small, for CI and a first look) or full (real magnitudes). The default is quick; full for an experiment on the virtual clock where a guest kernel is built." default:"" enum:",quick,full"`
+	Kernel  string   `help:"host, or guest: a kernel of its own for each trial, without privileges. The default is what the experiment needs." default:"" enum:",host,guest"`
+	Clock   string   `help:"real, or virtual: hours pass in seconds, in a guest. The default is what the experiment asks for." default:"" enum:",real,virtual"`
+	Jobs    int      `help:"Guests side by side; 0 is one for each CPU." default:"0" placeholder:"N"`
 	DryRun  bool     `help:"Say who is where, what each arm changes, in which order and for how long; start nothing."`
 	Set     []string `help:"Merge PATH=VALUE over every arm; recorded as a lever." placeholder:"PATH=VALUE" sep:"none"`
 	Seed    string   `help:"Seed of every random choice: a number, or random." default:"1"`
@@ -163,7 +166,7 @@ func (c runCmd) options(top *cli) (lab.RunOptions, error) {
 	if err != nil {
 		return lab.RunOptions{}, err
 	}
-	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
+	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
 		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: version}
 	if c.Seed == "random" {
 		opt.Seed = rand.Uint64()

@@ -13,6 +13,7 @@ import (
 
 	"tcplab/lab"
 	"tcplab/lab/agent"
+	"tcplab/lab/guest"
 	"tcplab/lab/program"
 	"tcplab/lab/trial"
 	"tcplab/netns"
@@ -44,6 +45,7 @@ func register() {
 
 func main() {
 	register()
+	guest.Main()
 	tree.Main()
 	if len(os.Args) > 1 && os.Args[1] == trial.AgentCommand {
 		os.Exit(agent.Serve(os.Stdin, os.Stdout, program.New))

@@ -133,6 +133,10 @@ func Start(ctx context.Context, opts Options) (_ *Guest, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	opts.Init = cmp.Or(opts.Init, "/proc/self/exe")
+	if err := static(opts.Init); err != nil {
+		return nil, fmt.Errorf("%s cannot be a guest's init: %w", opts.Init, err)
+	}
 	mem, err := memoryFolder(int64(opts.Memory)<<20, opts.Dir)
 	if err != nil {
 		return nil, err
@@ -159,7 +163,7 @@ func Start(ctx context.Context, opts Options) (_ *Guest, err error) {
 	if err := os.WriteFile(filepath.Join(g.dir, jobName), text, 0o644); err != nil {
 		return nil, fmt.Errorf("guest's folder: %w", err)
 	}
-	if err := copyFile(cmp.Or(opts.Init, "/proc/self/exe"), filepath.Join(g.dir, initName)); err != nil {
+	if err := copyFile(opts.Init, filepath.Join(g.dir, initName)); err != nil {
 		return nil, fmt.Errorf("guest's init: %w", err)
 	}
 	return g, g.boot(ctx, mem)

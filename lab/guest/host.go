@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -110,6 +111,22 @@ func unfit(dir string, need int64) string {
 	f.Close()
 	os.Remove(f.Name())
 	return ""
+}
+
+// static refuses a program that needs a dynamic linker: the root it would look
+// for that in is not mounted yet when the guest starts it.
+func static(path string) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return errors.New("it is linked dynamically: build it with CGO_ENABLED=0, as `make build` does")
+		}
+	}
+	return nil
 }
 
 // copyFile puts a program where the guest finds it under a name that is always

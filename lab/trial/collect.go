@@ -257,7 +257,7 @@ func (o *one) agentRecords(m *measured, window float64) {
 			}
 		}
 		o.out.Agents = append(o.out.Agents, a)
-		if o.w.virtual() || u.CPU == 0 {
+		if o.w.virtual || u.CPU == 0 {
 			continue
 		}
 		if u.CPUWindow == 0 {

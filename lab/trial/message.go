@@ -25,6 +25,7 @@ type Order struct {
 	Text    []byte   `json:"text,omitempty"` // its bytes
 	Profile string   `json:"profile,omitempty"`
 	Kernel  string   `json:"kernel,omitempty"`
+	Clock   string   `json:"clock,omitempty"`
 	Set     []string `json:"set,omitempty"`
 	Trials  []Planned
 	Dir     string `json:"dir,omitempty"` // the run's folder
@@ -68,10 +69,15 @@ type News struct {
 	Code int    `json:"code,omitempty"` // exit code of the design, with error
 }
 
+// NewsFile is where a worker in a guest leaves the news that the record is
+// made of: a console is no place for it.
+const NewsFile = "news.ndjson"
+
 // sender writes news, one JSON value a line, from any goroutine.
 type sender struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	w    io.Writer
+	keep io.Writer // nil: everything goes to w
 }
 
 func (s *sender) send(n News) error {
@@ -81,7 +87,14 @@ func (s *sender) send(n News) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err = s.w.Write(append(line, '\n'))
+	w := s.w
+	switch n.Type {
+	case "environment", "unsupported", "trial", "error":
+		if s.keep != nil {
+			w = s.keep
+		}
+	}
+	_, err = w.Write(append(line, '\n'))
 	return err
 }
 

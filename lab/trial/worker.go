@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -36,6 +37,8 @@ type worker struct {
 	released  chan struct{}
 	temp      string
 	single    bool // one user only: a plain user's namespace
+	guest     bool // this kernel is the run's own
+	virtual   bool // and its time is virtual
 
 	mu sync.Mutex
 	st *stage
@@ -56,6 +59,15 @@ func Work(ctx context.Context, tw tree.Worker) error {
 		return err
 	}
 	w.order = first
+	w.guest, w.virtual = tw.Guest, tw.Virtual
+	if tw.Guest {
+		f, err := os.Create(filepath.Join(first.Dir, NewsFile))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		w.out.keep = f
+	}
 	go func() {
 		for {
 			o, err := readOrder(in)
@@ -102,22 +114,13 @@ func readOrder(r *bufio.Reader) (Order, error) {
 }
 
 func (w *worker) work(ctx context.Context) error {
-	exp, err := sheet.Parse(w.order.File, w.order.Text, sheet.Options{Profile: w.order.Profile, Set: w.order.Set, Kernel: w.order.Kernel})
+	exp, err := sheet.Parse(w.order.File, w.order.Text, sheet.Options{Profile: w.order.Profile, Set: w.order.Set, Kernel: w.order.Kernel, Clock: w.order.Clock})
 	if err != nil {
 		return &Failure{2, err}
 	}
-	enterCtx, done := context.WithCancel(ctx)
-	defer done()
-	served := make(chan error, 1)
-	go func() {
-		served <- tree.ServeEnter(enterCtx, w.temp, w.startIn, w.hostNames)
-	}()
-	defer func() {
-		done()
-		if err := <-served; err != nil {
-			w.out.send(News{Type: "log", Text: "tcplab enter could not be served: " + err.Error()})
-		}
-	}()
+	if !w.guest { // nobody can come in there
+		defer w.serveEnter(ctx)()
+	}
 	if lack := needs(exp.Needs); lack != "" {
 		return &Failure{5, fmt.Errorf("%s needs what this machine lacks: %s", exp.Name, lack)}
 	}
@@ -166,6 +169,22 @@ func (w *worker) work(ctx context.Context) error {
 	return nil
 }
 
+// serveEnter lets `tcplab enter` in until the function that it returns is
+// called.
+func (w *worker) serveEnter(ctx context.Context) func() {
+	ctx, done := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() {
+		served <- tree.ServeEnter(ctx, w.temp, w.startIn, w.hostNames)
+	}()
+	return func() {
+		done()
+		if err := <-served; err != nil {
+			w.out.send(News{Type: "log", Text: "tcplab enter could not be served: " + err.Error()})
+		}
+	}
+}
+
 func armNamed(e *sheet.Experiment, name string) (sheet.Arm, error) {
 	for _, a := range e.Arms {
 		if a.Name == name {
@@ -174,8 +193,6 @@ func armNamed(e *sheet.Experiment, name string) (sheet.Arm, error) {
 	}
 	return sheet.Arm{}, fmt.Errorf("no arm %q in %s", name, e.Name)
 }
-
-func (w *worker) virtual() bool { return w.order.Kernel == "guest" }
 
 // last says whether p is the trial that a hold without an arm means.
 func (w *worker) last(p Planned) bool {
@@ -239,14 +256,21 @@ func (w *worker) environment(o *one) *results.Environment {
 	if !w.single {
 		e.Privilege = "root"
 	}
+	if w.guest {
+		e.KernelPlace = "guest"
+	}
+	if w.virtual {
+		e.Clock = "virtual"
+	}
 	for _, wr := range o.out.Wires {
 		e.Wires[wr.Link] = strings.TrimSpace(wr.Kind + ", " + wr.Release)
 	}
-	e.CPU, e.Memory = cpuModel(), memory()
+	e.CPU, e.Memory = CPUModel(), memory()
 	return e
 }
 
-func cpuModel() string {
+// CPUModel is this machine's.
+func CPUModel() string {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return ""
