@@ -30,6 +30,8 @@ func New(role, kind string) (agent.Program, error) {
 		return &serverProgram{}, nil
 	case role == RoleWire:
 		return &wireProgram{}, nil
+	case role == RoleMiddlebox:
+		return &middleboxProgram{}, nil
 	}
 	return nil, fmt.Errorf("no program of role %q and kind %q in this build", role, kind)
 }

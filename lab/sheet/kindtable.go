@@ -64,11 +64,11 @@ var kinds = []Kind{
 		duration("gap", "pause between writes").by("0").like("1ms"),
 	}},
 
-	{Role: RoleMiddlebox, Name: "l4lb", About: "a layer-4 load balancer: addresses, a flow table, targets whose health it does not check", Faults: []string{"forget-flows", "set", "drop-target", "add-target"}},
-	{Role: RoleMiddlebox, Name: "nat", About: "source NAT with a port range", Faults: []string{"forget-flows", "set"}, Keys: []Key{
+	{Role: RoleMiddlebox, Name: "l4lb", Built: true, About: "a layer-4 load balancer: addresses, a flow table, targets whose health it does not check", Faults: []string{"forget-flows", "set", "drop-target", "add-target"}},
+	{Role: RoleMiddlebox, Name: "nat", Built: true, About: "source NAT with a port range", Faults: []string{"forget-flows", "set"}, Keys: []Key{
 		text("ports", "the range of outer ports, LOW HIGH").by("1024 65535").like(`"1024 65535"`),
 	}},
-	{Role: RoleMiddlebox, Name: "flowtable", About: "a stateful firewall: flows are known from their SYN on", Faults: []string{"forget-flows", "set"}, Keys: []Key{
+	{Role: RoleMiddlebox, Name: "flowtable", Built: true, About: "a stateful firewall: flows are known from their SYN on", Faults: []string{"forget-flows", "set"}, Keys: []Key{
 		count("max", "most flows").by("unlimited").like("4096"),
 	}},
 	{Role: RoleMiddlebox, Name: "router", About: "a Linux router with its own conntrack and nftables", Faults: []string{"forget-flows"}},
@@ -112,9 +112,9 @@ var verbs = []Verb{
 	{Name: "change-record", About: "a name points to another server", Keys: []Key{
 		text("name", "the name").required().like("api"), ref("server", "where it points to from then on").required(),
 	}},
-	{Name: "forget-flows", About: "its flow table is emptied, and nobody is told"},
-	{Name: "drop-target", About: "a target is taken out", Keys: []Key{ref("target", "which").required()}},
-	{Name: "add-target", About: "a target comes in", Keys: []Key{ref("target", "which").required()}},
+	{Name: "forget-flows", Built: true, About: "its flow table is emptied, and nobody is told"},
+	{Name: "drop-target", Built: true, About: "a target is taken out", Keys: []Key{ref("target", "which").required()}},
+	{Name: "add-target", Built: true, About: "a target comes in", Keys: []Key{ref("target", "which").required()}},
 }
 
 func verbOf(name string) *Verb {

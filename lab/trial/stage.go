@@ -37,7 +37,7 @@ type stage struct {
 	hosts map[string]*netns.Host
 	facts map[string]*results.Host
 	links []*netns.Link
-	procs []*agent.Process // in order of start: wires, servers, clients
+	procs []*agent.Process // in order of start: wires, middleboxes, servers, clients
 	hear  agent.Listener
 	wires map[string]program.WireSpec
 	// killed are the agents that a fault has killed: they owe no result.
@@ -206,7 +206,7 @@ func (s *stage) limit(host string, pid int) error {
 	return nil
 }
 
-// startAll starts wires, then servers, then clients, each once what it needs
+// startAll starts wires and middleboxes, then servers, then clients, each once what it needs
 // is ready.
 func (s *stage) startAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("more than %v", readyWithin))
@@ -214,6 +214,15 @@ func (s *stage) startAll(ctx context.Context) error {
 	wires, err := s.startWires()
 	if err != nil {
 		return err
+	}
+	boxes, err := s.startMiddleboxes()
+	if err != nil {
+		return err
+	}
+	for _, p := range boxes {
+		if err := p.WaitReady(ctx); err != nil {
+			return err
+		}
 	}
 	addrs := map[string][]string{} // server → where it listens
 	var servers []*agent.Process

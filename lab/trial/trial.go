@@ -186,6 +186,7 @@ type measured struct {
 	clients     map[string]*program.ClientResult
 	servers     map[string]*program.ServerResult
 	wires       map[string]*program.WireResult
+	middleboxes map[string]*program.MiddleboxResult
 	counters    map[string]map[string]int64 // host → whole trial
 	interrupted bool
 	ended       atomic.Int64 // when an awaited event ended the window; 0: it ran to its end
@@ -199,7 +200,7 @@ func (o *one) measure(ctx context.Context) *measured {
 	t0 := clock.Now() + int64(settle)
 	m := &measured{span: span{t0, t0 + int64(o.arm.Trial.Warmup), t0 + int64(length)},
 		clients: map[string]*program.ClientResult{}, servers: map[string]*program.ServerResult{},
-		wires: map[string]*program.WireResult{}, counters: map[string]map[string]int64{}}
+		wires: map[string]*program.WireResult{}, middleboxes: map[string]*program.MiddleboxResult{}, counters: map[string]map[string]int64{}}
 	o.rec.start(t0)
 	o.ticked = t0
 	o.cap.window(m.span)
@@ -315,7 +316,7 @@ func (o *one) waitClients(ctx context.Context, m *measured) {
 // stopAgents asks each for its result: clients first, so that servers and
 // wires see their last packets.
 func (o *one) stopAgents(m *measured) {
-	for _, role := range []string{program.RoleClient, program.RoleServer, program.RoleWire} {
+	for _, role := range []string{program.RoleClient, program.RoleServer, program.RoleMiddlebox, program.RoleWire} {
 		ctx, cancel := context.WithTimeout(context.Background(), stopWithin+program.Grace(o.arm))
 		defer cancel()
 		for _, p := range o.st.role(role) {
@@ -333,6 +334,11 @@ func (o *one) stopAgents(m *measured) {
 				r := &program.ServerResult{}
 				if err = p.Result(ctx, r); err == nil {
 					m.servers[p.Job.Name] = r
+				}
+			case program.RoleMiddlebox:
+				r := &program.MiddleboxResult{}
+				if err = p.Result(ctx, r); err == nil {
+					m.middleboxes[p.Job.Name] = r
 				}
 			case program.RoleWire:
 				r := &program.WireResult{}
