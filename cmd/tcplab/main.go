@@ -31,6 +31,7 @@ type cli struct {
 	Run        runCmd        `cmd:"" help:"Run an experiment: before and after under the same load."`
 	Enter      enterCmd      `cmd:"" help:"A shell or a command inside a host of a running or held lab."`
 	Report     reportCmd     `cmd:"" help:"Draw a run's report again, with your notes.md in it."`
+	Kernel     kernelCmd     `cmd:"" help:"The guest kernel: a Linux of its own for each trial, with virtual time."`
 	Doctor     doctorCmd     `cmd:"" help:"What this machine can do, what each missing thing costs, and how to get it."`
 	Prune      pruneCmd      `cmd:"" help:"Remove old runs."`
 	Completion completionCmd `cmd:"" help:"Set up completion in bash, zsh or fish."`
