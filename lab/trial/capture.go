@@ -24,7 +24,7 @@ func openCapture(o *one) (*capturing, error) {
 			names[a.String()] = host
 		}
 	}
-	c := &capturing{rec: capture.New(capture.Config{Names: names})}
+	c := &capturing{rec: capture.New(capture.Config{Names: names, Changed: o.smp.seen})}
 	for _, la := range o.st.top.links {
 		for _, host := range []string{la.link.A, la.link.B} {
 			var tap *capture.Tap

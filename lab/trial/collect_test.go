@@ -100,25 +100,38 @@ func TestErrorPeriodIsFromFirstToFirst(t *testing.T) {
 	}
 }
 
-func TestSamplesComeEach100msAndOnTheVirtualClockRarerAfter200s(t *testing.T) {
-	if got := nextSample(0, false); got != 100e6 {
-		t.Errorf("first at %d", got)
+func TestSamplesComeEach100msAndOnTheVirtualClockWhenSomethingChanges(t *testing.T) {
+	wall := pace{}
+	if got := wall.next(99_999_999, false); got != 100e6 {
+		t.Errorf("the next sample is at %d", got)
 	}
-	if got := nextSample(99_999_999, true); got != 100e6 {
-		t.Errorf("first at %d", got)
-	}
-	n := 0
+	idle, n := pace{virtual: true}, 0
 	for at := int64(0); at < 24*3600*1e9; n++ {
-		at = nextSample(at, true)
+		at = idle.next(at, false)
 	}
-	// 2,000 in the first 200 s, then about 2000·ln(86400/200).
-	if n > 16_000 {
+	if n > 1000 {
 		t.Errorf("%d samples of an idle day", n)
 	}
+	busy, n := pace{virtual: true}, 0
+	for at := int64(0); at < 60*1e9; n++ {
+		at = busy.next(at, true)
+	}
+	if n != 600 {
+		t.Errorf("%d samples of a busy minute", n)
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		e := rapid.Int64Range(0, 1e15).Draw(t, "elapsed")
-		if got := nextSample(e, rapid.Bool().Draw(t, "virtual")); got <= e {
-			t.Fatalf("after %d comes %d", e, got)
+		p := pace{virtual: rapid.Bool().Draw(t, "virtual")}
+		at := rapid.Int64Range(0, 1e15).Draw(t, "elapsed")
+		for range 50 {
+			changed := rapid.Bool().Draw(t, "changed")
+			next := p.next(at, changed)
+			if next <= at || p.virtual && next > at+max(idleStep, at/100)+sampleEvery {
+				t.Fatalf("after %d comes %d", at, next)
+			}
+			if changed && next > at+sampleEvery {
+				t.Fatalf("after a change at %d it looks again at %d", at, next)
+			}
+			at = next
 		}
 	})
 }

@@ -4,28 +4,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"tcplab/lab/clock"
 	"tcplab/netns"
 	"tcplab/netns/probe"
 )
-
-const (
-	sampleEvery = 100e6 // ns: counters and sockstat
-	censusEvery = 10    // samples: inet_diag walks the machine's whole hash table
-)
-
-// nextSample is when to sample after elapsed ns of a trial: every 100 ms, and
-// on the virtual clock, where each wake-up costs wall time, log-spaced beyond
-// 200 s.
-func nextSample(elapsed int64, virtual bool) int64 {
-	const dense = 200e9
-	step := int64(sampleEvery)
-	if virtual && elapsed >= dense {
-		step = max(step, elapsed/2000/sampleEvery*sampleEvery)
-	}
-	return (elapsed/step + 1) * step
-}
 
 // edge is what the counters of a host were at one end of the window.
 type edge struct {
@@ -40,6 +24,8 @@ type sampler struct {
 	names []string // hosts, in the sheet's order
 	by    map[string]*probe.Probe
 	ports map[string][2]int
+	kick  chan struct{}
+	last  map[string][3]int64 // what the last reading gave
 
 	mu    sync.Mutex
 	edges map[string][2]edge
@@ -47,7 +33,7 @@ type sampler struct {
 }
 
 func newSampler(rec *recorder, names []string, hosts map[string]*netns.Host, ports map[string][2]int) (*sampler, error) {
-	s := &sampler{rec: rec, names: names, by: map[string]*probe.Probe{}, ports: ports, edges: map[string][2]edge{}}
+	s := &sampler{rec: rec, names: names, by: map[string]*probe.Probe{}, ports: ports, edges: map[string][2]edge{}, kick: make(chan struct{}, 1), last: map[string][3]int64{}}
 	for _, n := range names {
 		err := hosts[n].Do(func() (err error) {
 			s.by[n], err = probe.Open()
@@ -61,13 +47,34 @@ func newSampler(rec *recorder, names []string, hosts map[string]*netns.Host, por
 	return s, nil
 }
 
+// seen tells that a packet opened or closed a connection: the probes are read
+// soon. It never blocks.
+func (s *sampler) seen() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
 // run samples from t0 until ctx ends, and takes the edges of the window.
 func (s *sampler) run(ctx context.Context, t0, from, to int64, virtual bool) {
 	edges := []int64{from, to}
-	n := 0
+	p := pace{virtual: virtual}
+	var kick <-chan struct{}
+	if virtual {
+		kick = s.kick
+	}
+	n, last := 0, int64(0)
 	for at := t0; ; {
-		if clock.SleepUntil(ctx, at) != nil {
+		early, err := sleepOr(ctx, at, kick)
+		if err != nil {
 			return
+		}
+		if early {
+			at = min(at, t0+p.soon(clock.Now()-t0))
+			if clock.SleepUntil(ctx, at) != nil {
+				return
+			}
 		}
 		for i, e := range edges {
 			if at >= e {
@@ -75,15 +82,34 @@ func (s *sampler) run(ctx context.Context, t0, from, to int64, virtual bool) {
 				edges[i] = 1<<63 - 1
 			}
 		}
-		s.sample(n%censusEvery == 0)
+		census := n%censusEvery == 0 || virtual && p.step == 0 && at-last >= censusEvery*sampleEvery
+		if census {
+			last = at
+		}
+		changed := s.sample(census)
 		n++
-		next := t0 + nextSample(clock.Now()-t0, virtual)
+		next := t0 + p.next(clock.Now()-t0, changed)
 		for _, e := range edges {
 			if e > at && e < next {
 				next = e
 			}
 		}
 		at = next
+	}
+}
+
+// sleepOr returns at the instant at, or true before it when something was
+// seen.
+func sleepOr(ctx context.Context, at int64, kick <-chan struct{}) (early bool, err error) {
+	t := time.NewTimer(time.Duration(at - clock.Now()))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return false, nil
+	case <-kick:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
 	}
 }
 
@@ -106,7 +132,8 @@ func (s *sampler) edge(i int, at int64) {
 
 var sampled = []string{"TcpActiveOpens", "TcpRetransSegs"}
 
-func (s *sampler) sample(census bool) {
+// sample reads all hosts, and says whether anything differs from the last time.
+func (s *sampler) sample(census bool) (changed bool) {
 	values := make([]int64, len(sampled))
 	for _, n := range s.names {
 		p := s.by[n]
@@ -117,6 +144,9 @@ func (s *sampler) sample(census bool) {
 			s.fail(n, err, err2)
 			continue
 		}
+		now := [3]int64{st.TimeWait, values[0], values[1]}
+		changed = changed || s.last[n] != now
+		s.last[n] = now
 		s.rec.add(n, "sockets.time_wait", at, float64(st.TimeWait))
 		s.rec.add(n, "handshakes", at, float64(values[0]))
 		s.rec.add(n, "retransmits", at, float64(values[1]))
@@ -134,6 +164,7 @@ func (s *sampler) sample(census bool) {
 		s.rec.add(n, "ports.used", at, c.PortsUsedShare)
 		s.rec.add(n, "ports.count", at, float64(c.PortsUsedMax))
 	}
+	return changed
 }
 
 var censusSeries = map[string]string{

@@ -18,6 +18,17 @@ type Config struct {
 
 	// Names of hosts by address, for the file and the comments.
 	Names map[string]string
+	// Timers of hosts by name, as far as they are known, for the comments.
+	Timers map[string]Timers
+	// Changed is called on the recorder's goroutine for each SYN, FIN and RST,
+	// and must not block; nil: nobody wants to know.
+	Changed func()
+}
+
+// Timers are a host's settings that its packets do not tell; 0 is not known.
+type Timers struct {
+	KeepaliveProbes int
+	RTOMax          time.Duration // 0 is TCP_RTO_MAX, 120 s
 }
 
 func (c Config) withDefaults() Config {
@@ -195,7 +206,7 @@ func (k *keeper) wants(tap int, at int64, h *header) verdict {
 		k.watched++
 		f.gen = k.gen
 		for i := range f.taps {
-			f.taps[i].left = k.cfg.MaxPackets
+			f.taps[i].left, f.taps[i].repairs = k.cfg.MaxPackets, 0
 		}
 	}
 	if opens {

@@ -261,6 +261,9 @@ func (r *Recorder) take(tap int, f *frame) {
 		r.bad++
 		r.header.tcp = false
 	}
+	if r.cfg.Changed != nil && r.header.tcp && r.header.flags&(flagSYN|flagFIN|flagRST) != 0 {
+		r.cfg.Changed()
+	}
 	v := r.keep.keep(tap, p.at, &r.header, len(f.data))
 	p.ord, p.again = v.ord, v.again
 	if v.keep {
