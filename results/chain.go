@@ -50,8 +50,8 @@ type ChainStep struct {
 // side is the clock's edge, not the timer's.
 func (c *Chain) Beyond(i int) bool {
 	s := c.Steps[i]
-	if s.Nominal == 0 || c.HZ == 0 {
-		return false
+	if s.Nominal == 0 || c.HZ == 0 || s.Probe {
+		return false // when a probe is due is not the backoff's
 	}
 	tick := 1 / float64(c.HZ)
 	return s.Gap < s.Nominal-tick || s.Gap > s.Latest+tick
@@ -88,8 +88,8 @@ func (c *Chain) Predict(hz int, limit float64) {
 	}
 	gap, tick := c.Steps[first].Gap, 1/float64(hz)
 	best, least, off := 0.0, len(c.Steps)+1, 0.0
-	hi := math.Floor(gap/tick + 0.5)
-	lo := math.Ceil((gap-granule(gap, hz))/tick - 1.5)
+	hi := math.Floor(gap/tick + 1.5)
+	lo := math.Ceil((gap-granule(gap, hz))/tick - 2.5)
 	for n := hi; n >= max(lo, 1); n-- {
 		c.lay(first, n*tick)
 		if _, beyond := c.Timeouts(); beyond < least || beyond == least && c.off() < off {
@@ -104,7 +104,7 @@ func (c *Chain) Predict(hz int, limit float64) {
 func (c *Chain) off() float64 {
 	sum := 0.0
 	for _, s := range c.Steps {
-		if s.Nominal > 0 {
+		if s.Nominal > 0 && !s.Probe {
 			sum += max(0, s.Nominal-s.Gap, s.Gap-s.Latest)
 		}
 	}
@@ -131,8 +131,8 @@ func (c *Chain) lay(first int, rto float64) {
 	for i := range c.Steps {
 		c.Steps[i].Nominal, c.Steps[i].Latest = 0, 0
 	}
-	if first == 1 && c.Steps[0].Probe && c.sameAsFirst() {
-		c.Steps[0].Nominal, c.Steps[0].Latest = rto, rto+granule(rto, c.HZ)
+	if s := &c.Steps[0]; first == 1 && s.Probe && s.Gap >= rto-1/float64(c.HZ) && s.Gap <= rto+granule(rto, c.HZ) {
+		s.Nominal, s.Latest = rto, rto+granule(rto, c.HZ)
 	}
 	for i := first; i < len(c.Steps); i++ {
 		n := min(rto*math.Pow(2, float64(i-first)), c.Limit)

@@ -1,5 +1,7 @@
 package sheet
 
+import "slices"
+
 // The grammar's tables. A key that is not here does not exist; a key that is
 // here is decoded (a test holds the tables against the decoder), is in the JSON
 // Schema and in the reference.
@@ -267,7 +269,10 @@ var judgedKeys = []Key{
 }
 
 // shows are the pictures that a capture can be asked for.
-var shows = []string{"handshake", "reused request", "teardown", "retransmissions", "reset", "fault", "first error"}
+var shows = []string{"handshake", "reused request", "teardown", "retransmissions", "keepalive", "silence", "reset", "reconnect"}
+
+// Shows lists what an entry of evidence may show.
+func Shows() []string { return slices.Clone(shows) }
 
 var sweepKey = free("sweep", "values to vary, by path; runs with --sweep only", list("", "", value("", "a value"))).like("{links.wan.wire.loss: [0, 1%]}")
 

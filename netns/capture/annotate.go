@@ -3,6 +3,7 @@ package capture
 import (
 	"fmt"
 	"math/bits"
+	"strings"
 )
 
 // event is one packet of one connection at one tap, relative to the
@@ -53,6 +54,7 @@ type annotator struct {
 	asked   int64
 	last    int64
 	any     bool
+	timers  [2]Timers // of client and server; what is not known is 0
 }
 
 type annState uint8
@@ -96,7 +98,8 @@ type half struct {
 	zeroAt  int64
 	probes  int
 	probeAt int64
-	alive   bool // a keepalive probe waits for its answer
+	alive   bool  // a keepalive probe waits for its answer
+	came    int64 // when anything last came from this side to the tap
 
 	small   bool  // the last segment was one
 	data    bool  // it sent data since the last gap in what was captured
@@ -108,8 +111,10 @@ type half struct {
 	againSeq uint32
 	again    int
 	againAt  int64
+	anyAgain int64 // when anything was last sent again
 	unsure   bool  // when and how often it was sent is not known in full
 	rto      int64 // the first gap that can be an RTO; the others are multiples of it
+	backoff  int   // how often it had doubled at the last one
 	sentAt   sends
 }
 
@@ -181,6 +186,9 @@ func (a *annotator) next(e event) (c []string) {
 	}
 	me.started = true
 	me.last, a.last, a.any = e.at, e.at, true
+	if !e.out {
+		me.came = e.at
+	}
 	if e.has(flagACK) {
 		me.ack = e.ack
 	}
@@ -257,19 +265,45 @@ func (a *annotator) syn(e *event, me, peer *half, say func(string, ...any)) {
 func (a *annotator) reset(e *event, say func(string, ...any)) {
 	me, peer := &a.half[e.dir], &a.half[1-e.dir]
 	who := a.name[e.dir]
+	fit := a.accepted(e, peer)
 	switch {
 	case a.state == annOpening && e.dir == 1 && a.half[1].opens == 0:
 		say("RST: nothing listens on port %d: connect() fails with ECONNREFUSED", a.port[1])
 	case !e.has(flagACK):
-		say("RST: %s knows no such connection (any more)", who)
+		say("RST: %s knows no such connection (any more)%s", who, fit)
 	case me.alive:
 		say("RST: %s gives up, %d keepalive probes were not answered: ETIMEDOUT", who, me.probes)
 	case peer.fin:
-		say("RST: %s resets after the FIN", who)
+		say("RST: %s resets after the FIN%s", who, fit)
+	case fit != "" && !strings.HasSuffix(fit, "accepted"):
+		say("RST from %s%s", who, fit)
+		return
 	default:
-		say("RST: %s aborts (killed, closed with data unread, or SO_LINGER 0); the other side gets ECONNRESET", who)
+		say("RST: %s aborts (killed, closed with data unread, or SO_LINGER 0); the other side gets ECONNRESET%s", who, fit)
 	}
 	a.state = annDone
+}
+
+// accepted says what becomes of an RST where it goes, by RFC 5961 3.2 and
+// tcp_validate_incoming: only one whose sequence number is exactly the next
+// expected resets.
+func (a *annotator) accepted(e *event, peer *half) string {
+	if !peer.started || a.state == annNew || a.state == annOpening || a.gapped {
+		return ""
+	}
+	win := uint32(peer.win)
+	if peer.wscale > 0 && a.half[e.dir].wscale >= 0 {
+		win <<= min(peer.wscale, 14)
+	}
+	switch next := peer.ack; {
+	case e.seq == next:
+		return "; its number is exactly what is expected: accepted"
+	case before(next, e.seq) && before(e.seq, next+win):
+		return "; its number is in the window, but not exactly what is expected: a challenge ACK answers it (RFC 5961)"
+	case before(e.seq, next):
+		return "; its number is old: ignored"
+	}
+	return ""
 }
 
 func (a *annotator) segment(e *event, me, peer *half, idle int64, say func(string, ...any)) {
@@ -376,11 +410,15 @@ func (a *annotator) data(e *event, me, peer *half, idle int64, say func(string, 
 // repeat is payload or a FIN that was sent before.
 func (a *annotator) repeat(e *event, me *half, say func(string, ...any)) {
 	if me.again == 0 || me.againSeq != e.seq {
-		me.again, me.againSeq, me.rto = 0, e.seq, 0
+		me.again, me.againSeq, me.rto, me.backoff = 0, e.seq, 0, 0
 		me.unsure = false
 		me.againAt = me.last
 		if at, ok := me.sentAt.find(e.seq); ok {
 			me.againAt = at
+			// After a tail loss probe of another segment the timer starts anew.
+			if me.anyAgain > at && me.anyAgain > a.half[1-e.dir].last {
+				me.againAt = me.anyAgain
+			}
 		} else if a.gapped {
 			me.unsure = true
 		}
@@ -389,7 +427,7 @@ func (a *annotator) repeat(e *event, me *half, say func(string, ...any)) {
 	}
 	me.again++
 	gap := e.at - me.againAt
-	me.againAt = e.at
+	me.againAt, me.anyAgain = e.at, e.at
 	what := fmt.Sprintf("bytes %d:%d", e.seq, e.seq+uint32(e.len))
 	if e.len == 0 {
 		what = "the FIN"
@@ -406,7 +444,7 @@ func (a *annotator) repeat(e *event, me *half, say func(string, ...any)) {
 	case me.unsure && (me.again == 1 || e.skipped):
 		say("%s again: what was sent before this was not kept", what)
 	case me.unsure && gap >= rtoMin:
-		say("%s again after %s: the RTO, next in %s", what, dur(gap), dur(min(2*gap, rtoMax)))
+		say("%s again after %s: the RTO, next in %s", what, dur(gap), dur(min(2*gap, a.rtoMax(e.dir))))
 	case me.unsure:
 		say("%s again after %s", what, dur(gap))
 	case a.half[1-e.dir].dups >= 3 && gap < rtoMin:
@@ -418,8 +456,6 @@ func (a *annotator) repeat(e *event, me *half, say func(string, ...any)) {
 		// in flight (RFC 8985 7.2: it may meet a delayed ACK).
 		me.rto = gap
 		say("retransmission %d of %s, after %s without an ACK: the RTO, or a tail loss probe just before it", me.again, what, dur(gap))
-	case gap > rtoMax-rtoMax/16:
-		say("retransmission %d of %s, RTO %s, which is its limit, next in %s", me.again, what, dur(gap), dur(rtoMax))
 	default:
 		probe := ""
 		if me.rto == 0 {
@@ -427,13 +463,41 @@ func (a *annotator) repeat(e *event, me *half, say func(string, ...any)) {
 		} else if me.again == 2 && gap < me.rto*3/2 {
 			me.rto, probe = gap, "; the one before was a tail loss probe"
 		}
-		// Timers fire late, up to an eighth: the nearest power of two is meant.
-		backoff := uint64(1)
+		limit := a.rtoMax(e.dir)
+		// Timers fire late, up to an eighth: the nearest power of two is meant,
+		// and the least that any gap tells of the RTO is nearest to it.
+		n := 0
 		if f := uint64((gap + me.rto/3) / me.rto); f > 1 {
-			backoff = 1 << (bits.Len64(f) - 1)
+			n = bits.Len64(f) - 1
 		}
-		say("retransmission %d of %s, RTO %s (backoff ×%d%s), next in %s", me.again, what, dur(gap), backoff, probe, dur(min(2*gap, rtoMax)))
+		// At the limit gaps tell no power: it is counted on.
+		if me.backoff > 0 && gap > limit-limit/16 {
+			n = me.backoff + 1
+		} else if n < 62 {
+			me.rto = min(me.rto, gap>>n)
+		}
+		me.backoff = n
+		at := ""
+		if gap > limit-limit/16 {
+			at = ", at its limit of " + dur(limit)
+		}
+		next := limit
+		if n < 40 && me.rto<<(n+1) < limit {
+			next = me.rto << (n + 1)
+		}
+		say("retransmission %d of %s, after %s: RTO backoff %d%s%s; next in %s", me.again, what, dur(gap), n, at, probe, dur(next))
+		if me.fin && n == 1 {
+			say("if the program has closed, nobody owns this socket: tcp_orphan_retries rules, not tcp_retries2")
+		}
 	}
+}
+
+// rtoMax is the longest timeout of who sends in a direction.
+func (a *annotator) rtoMax(dir int) int64 {
+	if m := int64(a.timers[dir].RTOMax); m > 0 {
+		return m
+	}
+	return rtoMax
 }
 
 func (a *annotator) fin(e *event, me, peer *half, say func(string, ...any)) {
@@ -547,15 +611,23 @@ func (a *annotator) probe(e *event, me, peer *half, idle int64, say func(string,
 	if !e.out {
 		return
 	}
+	of := ""
+	if n := a.timers[e.dir].KeepaliveProbes; n > 0 && !peer.zero {
+		of = fmt.Sprintf(" of %d", n)
+	}
 	if me.probes == 1 {
-		say("%s 1, after %s of silence", name, dur(idle))
+		say("%s 1%s, after %s of silence", name, of, dur(idle))
 		return
 	}
 	if peer.zero {
-		say("%s %d, %s after the one before, next in %s", name, me.probes, dur(gap), dur(min(2*gap, rtoMax)))
+		say("%s %d, %s after the one before, next in %s", name, me.probes, dur(gap), dur(min(2*gap, a.rtoMax(e.dir))))
 		return
 	}
-	say("%s %d, %s after the one before", name, me.probes, dur(gap))
+	since := ""
+	if peer.came > 0 {
+		since = "; nothing has come for " + dur(e.at-peer.came)
+	}
+	say("%s %d%s, %s after the one before%s", name, me.probes, of, dur(gap), since)
 }
 
 func (a *annotator) window(e *event, me *half, say func(string, ...any)) {

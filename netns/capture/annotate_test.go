@@ -263,6 +263,31 @@ var stories = []struct {
 		at = t.open(at + 1000*ms)
 		t.exchange(at, 1, 100)
 	}},
+	{"closed-with-data-unsent", func(t *talk) { // an orphan
+		at := t.open(0)
+		t.send(at, 0, flagPSH|flagACK, 1, 1, 128, true)
+		t.send(at+50*ms, 0, flagFIN|flagACK, 129, 1, 0, true)
+		t.send(at+70*ms, 0, flagFIN|flagACK, 129, 1, 0, true) // a tail loss probe
+		at += 70 * ms
+		for _, gap := range []int64{208, 424, 832, 1664} {
+			at += gap * ms
+			t.send(at, 0, flagPSH|flagACK, 1, 1, 128, true)
+		}
+	}},
+	{"fin-into-the-void", func(t *talk) {
+		at := t.open(0)
+		t.send(at, 0, flagFIN|flagACK, 1, 1, 0, true)
+		for _, gap := range []int64{208, 208, 424, 832, 1664} {
+			at += gap * ms
+			t.send(at, 0, flagFIN|flagACK, 1, 1, 0, true)
+		}
+	}},
+	{"reset-in-the-window", func(t *talk) {
+		at := t.open(0)
+		at = t.exchange(at, 1, 100)
+		t.send(at+ms, 1, flagRST|flagACK, 3000, 101, 0, false)
+		t.send(at+12*ms, 0, flagACK, 101, 101, 0, false)
+	}},
 	{"answer-in-pieces", func(t *talk) {
 		at := t.open(0)
 		t.send(at, 0, flagACK, 1, 1, 1448, false)
@@ -488,7 +513,7 @@ func goldenJSON(t *testing.T, name string, v any) {
 func TestDurationsHaveThreeDigits(t *testing.T) {
 	for ns, want := range map[int64]string{
 		0: "0.00 µs", 18_400: "18.4 µs", 999_700: "1.00 ms", 10_304_000: "10.3 ms", 999_960_000: "1.00 s",
-		1_030_000_000: "1.03 s", 120_000_000_000: "120 s", 924_600_000_000: "925 s", 99_960: "100 µs", 204_100_000: "204 ms",
+		1_030_000_000: "1.03 s", 120_000_000_000: "120 s", 924_600_000_000: "925 s", 43_250_000_000_000: "43,250 s", 99_960: "100 µs", 204_100_000: "204 ms",
 	} {
 		if got := dur(ns); got != want {
 			t.Errorf("%d ns is %q, want %q", ns, got, want)

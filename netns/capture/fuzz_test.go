@@ -73,7 +73,7 @@ func FuzzStory(f *testing.F) {
 		}
 		v := s.view([2]int64{0, 1e9})
 		for _, show := range Shows() {
-			l, err := shows[show](v)
+			l, err := shows[show](v, Around{})
 			if err != nil {
 				continue
 			}

@@ -8,6 +8,9 @@ import (
 // explainOther says what a packet that is not TCP means: the ICMP errors that
 // end or slow a connection (RFC 792, RFC 1191), and nothing else.
 func explainOther(frame []byte, h *header, name func(uint32) string) string {
+	if h.proto == 0 {
+		return explainARP(frame, name)
+	}
 	if h.proto != 1 || h.fragment || len(frame) < etherLen+20 {
 		return ""
 	}
@@ -23,6 +26,7 @@ func explainOther(frame []byte, h *header, name func(uint32) string) string {
 			name(binary.BigEndian.Uint32(inner[12:])), binary.BigEndian.Uint16(inner[20:]),
 			name(binary.BigEndian.Uint32(inner[16:])), binary.BigEndian.Uint16(inner[22:]))
 	}
+	who := name(h.src)
 	switch icmp[0] {
 	case 3:
 		if icmp[1] == 4 {
@@ -32,9 +36,27 @@ func explainOther(frame []byte, h *header, name func(uint32) string) string {
 		if what == "" {
 			what = "destination"
 		}
-		return fmt.Sprintf("ICMP: %s unreachable%s", what, about)
+		return fmt.Sprintf("ICMP: %s unreachable, says %s%s", what, who, about)
 	case 11:
 		return "ICMP: time to live exceeded" + about
+	}
+	return ""
+}
+
+// explainARP tells of questions and answers (RFC 826): neighbours here are
+// permanent but where a sheet loses ARP too, and then a question without an
+// answer is what ends in EHOSTUNREACH.
+func explainARP(frame []byte, name func(uint32) string) string {
+	if len(frame) < etherLen+28 || binary.BigEndian.Uint16(frame[12:]) != 0x0806 {
+		return ""
+	}
+	arp := frame[etherLen:]
+	from, to := name(binary.BigEndian.Uint32(arp[14:])), name(binary.BigEndian.Uint32(arp[24:]))
+	switch binary.BigEndian.Uint16(arp[6:]) {
+	case 1:
+		return "ARP: " + from + " asks for the address of " + to
+	case 2:
+		return "ARP: " + from + " answers " + to
 	}
 	return ""
 }

@@ -10,9 +10,15 @@ import (
 )
 
 // shows are the ladders that a sheet's evidence may ask for, by name.
-var shows = map[string]func(v *view) (results.Ladder, error){
-	"handshake":      showHandshake,
-	"reused request": showReused,
+var shows = map[string]func(v *view, a Around) (results.Ladder, error){
+	"handshake":       showHandshake,
+	"reused request":  showReused,
+	"teardown":        showTeardown,
+	"retransmissions": showRetransmissions,
+	"keepalive":       showKeepalive,
+	"silence":         showSilence,
+	"reset":           showReset,
+	"reconnect":       showReconnect,
 }
 
 // Shows lists what Ladder can show.
@@ -32,8 +38,10 @@ var ErrNoSuchPackets = errors.New("the capture has no such packets")
 // typical connection with its request, for "reused request" a typical request
 // on a connection that had served others before. Typical is the median
 // duration among those within the measuring window; where there are none, of
-// all.
-func (r *Recorder) Ladder(show string) (results.Ladder, error) {
+// all. The others show a slow failure: "retransmissions" and "keepalive" the
+// longest chain of them, "silence" what surrounds a fault, "reset" an RST,
+// "reconnect" and "teardown" how a connection ends.
+func (r *Recorder) Ladder(show string, about ...Around) (results.Ladder, error) {
 	f, ok := shows[show]
 	if !ok {
 		return results.Ladder{}, fmt.Errorf("capture: show %q is not known; there are %s", show, strings.Join(Shows(), ", "))
@@ -41,7 +49,11 @@ func (r *Recorder) Ladder(show string) (results.Ladder, error) {
 	if r == nil || r.view == nil {
 		return results.Ladder{}, fmt.Errorf("capture: ladder %q: %w: there is no finished capture", show, ErrNoSuchPackets)
 	}
-	l, err := f(r.view)
+	var a Around
+	if len(about) > 0 {
+		a = about[0]
+	}
+	l, err := f(r.view, a)
 	if err != nil {
 		return l, fmt.Errorf("capture: ladder %q: %w", show, err)
 	}
@@ -225,9 +237,12 @@ func (v *view) inWindow(e *exchange) bool {
 	return v.window[1] > v.window[0] && v.pkts[e.from].at >= v.window[0] && v.pkts[e.to].at <= v.window[1]
 }
 
-func showHandshake(v *view) (results.Ladder, error) {
+func showHandshake(v *view, a Around) (results.Ladder, error) {
 	var all []exchange
 	for i, c := range v.conns {
+		if !a.fits(v, c) {
+			continue
+		}
 		for _, e := range v.exchanges(c, i == 0) {
 			if e.syn >= 0 {
 				all = append(all, e)
@@ -267,9 +282,12 @@ func (v *view) hasFIN(e *exchange) bool {
 	return false
 }
 
-func showReused(v *view) (results.Ladder, error) {
+func showReused(v *view, a Around) (results.Ladder, error) {
 	var all []exchange
 	for i, c := range v.conns {
+		if !a.fits(v, c) {
+			continue
+		}
 		for _, e := range v.exchanges(c, i == 0) {
 			// In a connection captured from the middle on, the first request
 			// seen is a reuse as well: nothing opened it here.

@@ -42,6 +42,9 @@ type script struct {
 	id      uint16
 	// leaveOut says which packets were seen but not kept.
 	leaveOut func(packet) bool
+	points   []point // client's and server's interfaces where none are given
+	notes    []note
+	timers   map[string]Timers
 }
 
 // talk is one connection of a script.
@@ -86,14 +89,17 @@ func (t *talk) sendWin(at int64, dir int, flags uint8, seq, ack uint32, length, 
 func (s *script) view(window [2]int64) *view {
 	sort.SliceStable(s.packets, func(i, j int) bool { return s.packets[i].at < s.packets[j].at })
 	v := &view{
-		points: []point{{host: "client", iface: "c0"}, {host: "server", iface: "s0"}},
+		points: s.points, notes: s.notes, timers: s.timers,
 		names:  map[uint32]string{clientAddr: "client", serverAddr: "server"},
 		window: window,
-		drops:  make([]int64, 2),
 	}
+	if v.points == nil {
+		v.points = []point{{host: "client", iface: "c0"}, {host: "server", iface: "s0"}}
+	}
+	v.drops = make([]int64, len(v.points))
 	// As the recorder's keeper would have it, if it kept everything but what
 	// the script leaves out.
-	k := newKeeper(Config{MaxPackets: 1 << 30}, 2)
+	k := newKeeper(Config{MaxPackets: 1 << 30}, len(v.points))
 	var kept []packet
 	for _, p := range s.packets {
 		var h header

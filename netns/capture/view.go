@@ -1,7 +1,9 @@
 package capture
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"sort"
 )
 
@@ -15,6 +17,9 @@ type view struct {
 	conns  []*conn
 	last   func(c *conn, tap int) int64 // ordinal of the last packet there was; 0 when not known
 	drops  []int64                      // by tap: then nothing can be said to be lost
+	timers map[string]Timers
+	notes  []note // marks with a text, by time
+	chains []chain
 }
 
 // seen is one packet at one tap. Its number in the file is its index + 1.
@@ -60,6 +65,9 @@ func newView(r *Recorder) *view {
 	for _, p := range r.points {
 		v.drops = append(v.drops, p.tap.drops)
 	}
+	v.timers = r.cfg.Timers
+	v.notes = slices.Clone(r.notes)
+	slices.SortStableFunc(v.notes, func(a, b note) int { return cmp.Compare(a.at, b.at) })
 	v.decode(r.packets)
 	v.explain()
 	return v
@@ -249,13 +257,45 @@ func (v *view) explain() {
 			a := byTap[s.tap]
 			if a == nil {
 				a = newAnnotator([2]string{v.name(c.addr[0]), v.name(c.addr[1])}, c.port)
+				a.timers = [2]Timers{v.timers[a.name[0]], v.timers[a.name[1]]}
 				byTap[s.tap] = a
 			}
 			s.comments = append(s.comments, a.next(s.event())...)
 		}
 		v.findLost(c, 0)
 		v.findLost(c, 1)
+		v.findForger(c)
+		v.findChains(c, 0)
+		v.findChains(c, 1)
 	}
+	v.sayChains()
+}
+
+// findForger names who made an RST in another host's name: a router or load
+// balancer does so with the address that it stands for. Of the packets of this
+// identity the first one seen tells where it was made.
+func (v *view) findForger(c *conn) {
+	first := map[identity]int{}
+	for _, i := range c.pkts {
+		s := &v.pkts[i]
+		if !s.h.has(flagRST) {
+			continue
+		}
+		id := s.identity()
+		if j, ok := first[id]; ok && s.at-v.pkts[j].at < settle {
+			continue
+		}
+		first[id] = i
+		// Only where the named host's own interface was watched can it be said
+		// that it sent nothing.
+		if by := v.points[s.tap].host; s.out && by != v.name(s.h.src) && v.watches(v.name(s.h.src)) {
+			s.comments = append(s.comments, "made by "+by+" in the name of "+v.name(s.h.src))
+		}
+	}
+}
+
+func (v *view) watches(host string) bool {
+	return slices.ContainsFunc(v.points, func(p point) bool { return p.host == host })
 }
 
 // settle is how long after a packet left it may still arrive when nothing is

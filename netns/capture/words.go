@@ -32,16 +32,23 @@ func dur(ns int64) string {
 			return "1.00 s"
 		}
 	}
+	if prec == 0 {
+		s = thousands(s)
+	}
 	return s + " " + unit
+}
+
+// thousands groups the digits of a whole number.
+func thousands(s string) string {
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 func count(n int) string {
 	if n == 1 {
 		return "1 byte"
 	}
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s + " bytes"
+	return thousands(strconv.Itoa(n)) + " bytes"
 }
