@@ -23,6 +23,9 @@ import (
 const (
 	Echo = "echo" // length-prefixed frames over raw sockets, epoll on a locked thread
 	HTTP = "http" // net/http as its users have it
+	H2   = "h2"   // the same over HTTP/2 in cleartext, with prior knowledge (RFC 9113, 3.3)
+	MQTT = "mqtt" // a relay that publishes to an MQTT broker
+	Bulk = "bulk" // flows that send, or are sent to, without end
 )
 
 // Reuse of connections.
@@ -61,6 +64,17 @@ type Config struct {
 	Duration     time.Duration     `json:"duration,omitempty"`      // of the window
 	Drain        time.Duration     `json:"drain,omitempty"`         // wait for the window's last answers; 0: the deadline, or 5s
 	Shards       int               `json:"shards,omitempty"`        // threads of the echo client; 0: 1, which carries most loads best
+	HTTP2        HTTP2             `json:"http2,omitzero"`          // of kind h2
+	Relay        Relay             `json:"relay,omitzero"`          // of kind mqtt
+	Heartbeat    Heartbeat         `json:"heartbeat,omitzero"`      // of kind echo's pool
+	Flows        Flows             `json:"flows,omitzero"`          // of kind bulk
+}
+
+// HTTP2 is what a client of kind h2 has of its own.
+type HTTP2 struct {
+	ReadIdle    time.Duration `json:"read_idle,omitempty"`    // silence after which a PING is sent; 0: no health check
+	PingTimeout time.Duration `json:"ping_timeout,omitempty"` // wait for its answer, after which the connection is closed; 0: 15s
+	Streams     int           `json:"streams,omitempty"`      // long-lived streams held open beside the requests
 }
 
 // Schedule says when requests are meant to start.
@@ -84,9 +98,16 @@ type Sink interface {
 // Validate says in one line what is wrong and what to write instead.
 func (c Config) Validate() error {
 	switch c.Kind {
-	case "", Echo, HTTP:
+	case "", Echo, HTTP, H2, Bulk:
+	case MQTT:
+		if err := c.Relay.validate(c); err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
 	default:
-		return fmt.Errorf("client: kind %q is unknown: write %s or %s", c.Kind, Echo, HTTP)
+		return fmt.Errorf("client: kind %q is unknown: write %s, %s, %s or %s", c.Kind, Echo, HTTP, H2, MQTT)
+	}
+	if c.Kind != H2 && c.HTTP2 != (HTTP2{}) || c.Kind != MQTT && c.Relay != (Relay{}) {
+		return fmt.Errorf("client: kind %q has keys of another kind", c.Kind)
 	}
 	if len(c.To) == 0 {
 		return errors.New("client: nobody to send to: write to, such as server or 10.0.0.2:8080")
@@ -117,10 +138,14 @@ func (c Config) Validate() error {
 		name string
 		v    int64
 	}{{"size", int64(c.Size)}, {"response_size", int64(c.ResponseSize)}, {"connections", int64(c.Connections)}, {"pool.size", int64(c.Pool.Size)},
-		{"pool.idle", int64(c.Pool.Idle)}, {"deadline", int64(c.Deadline)}, {"warmup", int64(c.Warmup)}, {"drain", int64(c.Drain)}, {"shards", int64(c.Shards)}} {
+		{"pool.idle", int64(c.Pool.Idle)}, {"heartbeat.every", int64(c.Heartbeat.Every)}, {"heartbeat.timeout", int64(c.Heartbeat.Timeout)}, {"flows", int64(c.Flows.Count)}, {"deadline", int64(c.Deadline)}, {"warmup", int64(c.Warmup)}, {"drain", int64(c.Drain)}, {"shards", int64(c.Shards)},
+		{"read_idle", int64(c.HTTP2.ReadIdle)}, {"ping_timeout", int64(c.HTTP2.PingTimeout)}, {"streams", int64(c.HTTP2.Streams)}} {
 		if n.v < 0 {
 			return fmt.Errorf("client: %s is negative: write 0 or more", n.name)
 		}
+	}
+	if err := c.validateKind(); err != nil {
+		return err
 	}
 	if c.Duration <= 0 {
 		return errors.New("client: the window has no duration: write trial.duration, such as 12s")
@@ -148,6 +173,9 @@ func (c Config) users() int {
 
 // slots is how many connections there may be at once.
 func (c Config) slots() int {
+	if c.Kind == Bulk {
+		return max(c.Flows.Count, 1)
+	}
 	n := c.users()
 	if c.Reuse == Pooled && c.Pool.Size > 0 {
 		n = min(n, c.Pool.Size)
@@ -186,6 +214,8 @@ type engine interface {
 var (
 	_ engine = (*echo)(nil)
 	_ engine = (*web)(nil)
+	_ engine = (*relay)(nil)
+	_ engine = (*bulk)(nil)
 )
 
 // Client is one client. Prepare comes first, then Run, once each.
@@ -206,9 +236,14 @@ func New(cfg Config, sched Schedule) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, options: options}
-	if cfg.Kind == HTTP {
+	switch cfg.Kind {
+	case HTTP, H2:
 		c.engine, err = newWeb(cfg, options, sched)
-	} else {
+	case MQTT:
+		c.engine, err = newRelay(cfg, options, sched)
+	case Bulk:
+		c.engine, err = newBulk(cfg, options, sched)
+	default:
 		c.engine, err = newEcho(cfg, options, sched)
 	}
 	if err != nil {
@@ -234,7 +269,7 @@ func (c *Client) Prepare() (map[string]string, error) {
 		return nil, fmt.Errorf("client: socket: %w", errno)
 	}
 	defer unix.Close(int(fd))
-	if c.cfg.Kind == HTTP { // as net does with every connection
+	if c.cfg.Kind != "" && c.cfg.Kind != Echo && c.cfg.Kind != Bulk { // as net does with every connection
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_NODELAY, 1); err != nil {
 			return nil, fmt.Errorf("client: TCP_NODELAY: %w", err)
 		}
@@ -318,6 +353,9 @@ func Kinds() []Kind {
 	return []Kind{
 		{Name: Echo, About: "length-prefixed frames over raw sockets, epoll on a locked thread", Options: socket.OptionNames(), Faults: faults},
 		{Name: HTTP, About: "POST through net/http as its users have it", Options: socket.OptionNames(), Faults: faults},
+		{Name: Bulk, About: "flows that send or receive without end, or messages at a rate", Options: socket.OptionNames(), Faults: faults},
+		{Name: H2, About: "POST through net/http over HTTP/2 in cleartext", Options: socket.OptionNames(), Faults: faults},
+		{Name: MQTT, About: "a relay that publishes to an MQTT 3.1.1 broker: its own, or paho's", Options: socket.OptionNames(), Faults: faults},
 	}
 }
 

@@ -21,9 +21,11 @@ type bin struct {
 	sent, ok, failed int64
 	errors           map[string]int64
 	inflight         int64          // at its end
+	queue            int64          // messages that wait, at its end
 	latency          *hdr.Histogram // of requests that ended in it
 	call             *hdr.Histogram // connect.call of calls in it
 	lag              *hdr.Histogram // of calls in it, of the window's requests only
+	written, acked   int64          // bytes so far, at its end; of bulk
 	busy             int64          // ns inside connect()
 	connectCPU       int64          // ns of CPU inside connect()
 	cpu              int64          // ns of CPU of the thread
@@ -60,6 +62,7 @@ func (b *bin) add(o *bin) {
 	b.ok += o.ok
 	b.failed += o.failed
 	b.inflight += o.inflight
+	b.queue += o.queue
 	for class, n := range o.errors {
 		b.errors[class] += n
 	}
@@ -87,19 +90,21 @@ type meter struct {
 
 	bin      *bin
 	inflight int64
+	queue    int64 // messages that wait to be sent
 	failing  bool
 	told     [2]int64 // the bins in which a change to failing, to working was told
 	seen     map[string]bool
 	phase    int
 	report   *reporter
 	shard    int
+	bulk     bool // it has no requests: its samples are bytes
 }
 
 func newMeter(cfg Config, t0 int64, r *reporter, shard int, cpu func() int64) *meter {
 	m := &meter{t0: t0, w0: t0 + int64(cfg.Warmup), w1: t0 + int64(cfg.Warmup+cfg.Duration), cpu: cpu,
 		latency: results.NewHistogram(), service: results.NewHistogram(), failure: results.NewHistogram(),
 		connect: results.NewHistogram(), call: results.NewHistogram(), firstbyte: results.NewHistogram(),
-		bin: newBin(), told: [2]int64{-1, -1}, seen: map[string]bool{}, report: r, shard: shard}
+		bin: newBin(), told: [2]int64{-1, -1}, seen: map[string]bool{}, report: r, shard: shard, bulk: cfg.Kind == Bulk}
 	m.result.Errors, m.result.Total.Errors = map[string]int64{}, map[string]int64{}
 	return m
 }
@@ -146,8 +151,11 @@ func (m *meter) edges(now int64) {
 var phases = [...]string{"warmup", "measure", "drain"}
 
 func (m *meter) close(now int64) {
-	m.bin.to, m.bin.inflight = now, m.inflight
+	m.bin.to, m.bin.inflight, m.bin.queue = now, m.inflight, m.queue
 	m.bin.cpu += m.cpuNow()
+	if m.bulk {
+		m.bin.written, m.bin.acked = m.result.BytesSent, m.result.Acknowledged
+	}
 }
 
 func (m *meter) cpuNow() int64 {
@@ -205,10 +213,7 @@ func (m *meter) ok(intended, entry, first, now int64) {
 	record(b.latency, now-intended)
 	m.inflight--
 	m.result.Total.OK++
-	if m.failing {
-		m.failing = false
-		m.tell(1, now, "working", nil)
-	}
+	m.works(now)
 	if m.in(intended) {
 		m.result.OK++
 		record(m.latency, now-intended)
@@ -227,22 +232,66 @@ func (m *meter) fail(intended, now int64, class string, begun bool) {
 	}
 	m.result.Total.Failed++
 	m.result.Total.Errors[class]++
-	if m.result.FirstError == 0 {
-		m.result.FirstError, m.result.FirstErrorClass = now, class
-	}
-	if !m.seen[class] {
-		m.seen[class] = true
-		m.report.event(now, "error", map[string]any{"class": class})
-	}
-	if !m.failing {
-		m.failing = true
-		m.tell(0, now, "failing", map[string]any{"class": class})
-	}
+	m.broke(now, now-intended, class)
 	if m.in(intended) {
 		m.result.Failed++
 		m.result.Errors[class]++
 		record(m.failure, now-intended)
 	}
+}
+
+// broke reports an error that came after so many ns.
+func (m *meter) broke(now, after int64, class string) {
+	if m.result.FirstError == 0 {
+		m.result.FirstError, m.result.FirstErrorClass = now, class
+	}
+	if !m.seen[class] {
+		m.seen[class] = true
+		m.report.event(now, "error", map[string]any{"class": class, "after": float64(after) / 1e9})
+	}
+	if !m.failing {
+		m.failing = true
+		m.tell(0, now, "failing", map[string]any{"class": class, "after": float64(after) / 1e9})
+	}
+}
+
+// lost counts a connection that broke while it had no request, and had been
+// silent since then: an error that the application is told of, of no request.
+func (m *meter) lost(now, since int64, class string) {
+	m.at(now).errors[class]++
+	m.result.Total.Lost++
+	m.result.Total.Errors[class]++
+	if m.in(now) {
+		m.result.Lost++
+		m.result.Errors[class]++
+	}
+	m.broke(now, now-since, class)
+}
+
+// works reports that what failed works again.
+func (m *meter) works(now int64) {
+	if m.failing {
+		m.failing = false
+		m.tell(1, now, "working", nil)
+	}
+}
+
+// maxOpened is how many openings are told one by one.
+const maxOpened = 10_000
+
+// opened tells of a kept connection that was opened: when clients reconnect is
+// part of how a failure looks.
+func (m *meter) opened(now int64) {
+	if m.result.Established <= maxOpened {
+		m.report.sampleOnce(now, "opened", 1)
+	}
+}
+
+// queued notes how many messages wait.
+func (m *meter) queued(now, n int64) {
+	m.at(now)
+	m.queue = n
+	m.result.QueueMax = max(m.result.QueueMax, n)
 }
 
 // tell reports a change between failing and working, each once a bin at most.
@@ -297,7 +346,7 @@ func merge(cfg Config, ms []*meter, r *reporter) *Result {
 	if all.Kind == "" {
 		all.Kind = Echo
 	}
-	if cfg.Kind != HTTP {
+	if all.Kind == Echo {
 		all.Histograms["connect.call"] = results.NewHistogram()
 	}
 	all.Errors, all.Total.Errors = map[string]int64{}, map[string]int64{}
@@ -308,6 +357,10 @@ func merge(cfg Config, ms []*meter, r *reporter) *Result {
 		all.Opens += o.Opens
 		all.Established += o.Established
 		all.Stale += o.Stale
+		all.Acknowledged += o.Acknowledged
+		all.Wakeups += o.Wakeups
+		all.Delivered += o.Delivered
+		all.QueueMax += o.QueueMax
 		if o.FirstError != 0 && (all.FirstError == 0 || o.FirstError < all.FirstError) {
 			all.FirstError, all.FirstErrorClass = o.FirstError, o.FirstErrorClass
 		}
@@ -337,6 +390,7 @@ func (c *Counts) add(o Counts) {
 	c.Sent += o.Sent
 	c.OK += o.OK
 	c.Failed += o.Failed
+	c.Lost += o.Lost
 	c.Unfinished += o.Unfinished
 	for class, n := range o.Errors {
 		c.Errors[class] += n

@@ -18,6 +18,8 @@ type note struct {
 	at     int64
 	name   string
 	fields map[string]any
+	value  float64
+	one    bool // a sample of one value, called name
 }
 
 // reporter turns bins into samples, away from the threads that send: a slow
@@ -36,6 +38,8 @@ type reporter struct {
 	passed       []int64 // by shard: the last bin it handed in
 	last         int64   // the last bin reported
 	inflight     int64   // at its end
+	queue        int64   // at its end
+	hasQueue     bool
 }
 
 func newReporter(sink Sink, t0 int64, shards int) *reporter {
@@ -80,6 +84,15 @@ func (r *reporter) event(at int64, name string, fields map[string]any) {
 	}
 }
 
+// sampleOnce reports a value of its own instant.
+func (r *reporter) sampleOnce(at int64, name string, value float64) {
+	select {
+	case r.notes <- note{at: at, name: name, value: value, one: true}:
+	default:
+		r.lost.Add(1)
+	}
+}
+
 // stop reports what is left, and returns when the sink has it.
 func (r *reporter) stop() {
 	close(r.notes)
@@ -89,7 +102,11 @@ func (r *reporter) stop() {
 func (r *reporter) work() {
 	for n := range r.notes {
 		if n.bin == nil {
-			if r.sink != nil {
+			switch {
+			case r.sink == nil:
+			case n.one:
+				r.sink.Sample(n.at, map[string]float64{n.name: n.value})
+			default:
 				r.sink.Event(n.at, n.name, n.fields)
 			}
 			continue
@@ -159,8 +176,17 @@ func (r *reporter) sample(b *bin) {
 		}
 	}
 	v := map[string]float64{"sent": float64(b.sent), "ok": float64(b.ok), "failed": float64(b.failed), "inflight": float64(b.inflight)}
+	if r.hasQueue {
+		v["queue.depth"] = float64(b.queue)
+	}
 	for class, n := range b.errors {
 		v["errors."+class] = float64(n)
+	}
+	if b.written > 0 {
+		v["written"] = float64(b.written)
+	}
+	if b.acked > 0 {
+		v["acknowledged"] = float64(b.acked)
 	}
 	if n := b.latency.TotalCount(); n > 0 {
 		v["latency.p50"] = float64(b.latency.ValueAtQuantile(50))
@@ -180,12 +206,16 @@ func (r *reporter) sample(b *bin) {
 		}
 	}
 	r.sink.Sample(r.middle(b.index), v)
-	r.last, r.inflight = b.index, b.inflight
+	r.last, r.inflight, r.queue = b.index, b.inflight, b.queue
 }
 
 // nothing reports a bin in which nothing happened.
 func (r *reporter) nothing(index int64) {
-	r.sink.Sample(r.middle(index), map[string]float64{"sent": 0, "ok": 0, "failed": 0, "inflight": float64(r.inflight)})
+	v := map[string]float64{"sent": 0, "ok": 0, "failed": 0, "inflight": float64(r.inflight)}
+	if r.hasQueue {
+		v["queue.depth"] = float64(r.queue)
+	}
+	r.sink.Sample(r.middle(index), v)
 }
 
 // middle is where a bin stands on the axis of time.

@@ -9,12 +9,13 @@ import (
 
 // Counts of requests.
 type Counts struct {
-	Offered    int64            `json:"offered"`    // that the schedule asked for
-	Sent       int64            `json:"sent"`       // begun: a connect() or a write was tried
-	OK         int64            `json:"ok"`         // answered
-	Failed     int64            `json:"failed"`     // by an error or their deadline
-	Unfinished int64            `json:"unfinished"` // neither when the client ended; offered = ok + failed + unfinished
-	Errors     map[string]int64 `json:"errors"`     // failed, by class
+	Offered    int64            `json:"offered"`        // that the schedule asked for
+	Sent       int64            `json:"sent"`           // begun: a connect() or a write was tried
+	OK         int64            `json:"ok"`             // answered
+	Failed     int64            `json:"failed"`         // by an error or their deadline
+	Lost       int64            `json:"lost,omitempty"` // connections that broke with an error while they had no request
+	Unfinished int64            `json:"unfinished"`     // neither when the client ended; offered = ok + failed + unfinished
+	Errors     map[string]int64 `json:"errors"`         // failed and lost, by class
 }
 
 // Result is what a client counted. Its own counts and the histograms are of
@@ -26,11 +27,16 @@ type Result struct {
 	Counts
 	Total Counts `json:"total"`
 
-	Opens           int64  `json:"opens"`       // connect() calls that sent a SYN, whole trial: the kernel's ActiveOpens
-	Established     int64  `json:"established"` // of these
-	Stale           int64  `json:"stale"`       // pooled connections that ended while idle, whole trial
-	FirstError      int64  `json:"first_error"` // when the first request of the trial failed; 0: none did
+	Opens           int64  `json:"opens"`               // connect() calls that sent a SYN, whole trial: the kernel's ActiveOpens
+	Established     int64  `json:"established"`         // of these
+	Stale           int64  `json:"stale"`               // pooled connections that ended while idle, whole trial
+	QueueMax        int64  `json:"queue_max,omitempty"` // of kind mqtt: most messages that waited to be sent, whole trial
+	FirstError      int64  `json:"first_error"`         // when the first request of the trial failed; 0: none did
 	FirstErrorClass string `json:"first_error_class,omitempty"`
+
+	Acknowledged int64 `json:"acknowledged,omitempty"` // bytes that the server's application has said that it read; of bulk
+	Delivered    int64 `json:"delivered,omitempty"`    // bytes that the peer's TCP acknowledged in the window; of bulk that sends
+	Wakeups      int64 `json:"wakeups,omitempty"`      // returns of epoll_wait
 
 	BytesSent           int64 `json:"bytes_sent"` // of the application, headers of its protocol included, whole trial
 	BytesReceived       int64 `json:"bytes_received"`

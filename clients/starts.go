@@ -15,6 +15,7 @@ type starts struct {
 	closed bool
 	t0     int64
 	end    int64
+	until  int64 // end, as it was given
 }
 
 func newStarts(s Schedule) *starts {
@@ -22,7 +23,10 @@ func newStarts(s Schedule) *starts {
 	return &starts{sched: s, think: think, closed: closed}
 }
 
-func (s *starts) begin(t0, end int64) { s.t0, s.end = t0, end }
+func (s *starts) begin(t0, end int64) { s.t0, s.end, s.until = t0, end, end }
+
+// over is when the last one may come.
+func (s *starts) over() int64 { return s.until }
 
 // next is the next intended start; never when none comes before the end.
 func (s *starts) next() int64 {

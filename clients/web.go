@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -30,7 +29,7 @@ const AnswerSize = "Tcplab-Answer-Size"
 // hands the requests out.
 type web struct {
 	cfg     Config
-	options []socket.Setting
+	dialer  dialer
 	starts  *starts
 	payload []byte
 
@@ -46,7 +45,8 @@ type web struct {
 }
 
 func newWeb(cfg Config, options []socket.Setting, sched Schedule) (*web, error) {
-	w := &web{cfg: cfg, options: options, starts: newStarts(sched), conns: map[*webConn]struct{}{}}
+	w := &web{cfg: cfg, starts: newStarts(sched), conns: map[*webConn]struct{}{}}
+	w.dialer = dialer{options: options, account: w.account, broken: func(err error) { w.err = err }}
 	w.payload = newRequest(cfg.Size, 0, false).payload()
 	return w, nil
 }
@@ -59,6 +59,10 @@ type intendedKey struct{}
 // its own, so that no request finds another's connection before it is closed.
 func (w *web) transport() *http.Transport {
 	t := &http.Transport{DialContext: w.dial, DisableCompression: true}
+	if w.cfg.Kind == H2 {
+		w.speakH2(t)
+		return t
+	}
 	switch {
 	case w.cfg.Reuse == Pooled:
 		n := w.cfg.slots()
@@ -108,6 +112,14 @@ func (w *web) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
 	}
 	w.mu.Unlock()
 
+	if w.cfg.HTTP2.Streams > 0 {
+		if shared == nil {
+			shared = w.transport()
+		}
+		for range w.cfg.HTTP2.Streams {
+			wg.Go(func() { w.hold(work, shared) })
+		}
+	}
 	stop := context.AfterFunc(ctx, p.Kick)
 	stopped, left, derr := w.deal(ctx, ready)
 	stop()
@@ -384,6 +396,8 @@ func reason(err error) string {
 		return "deadline"
 	case errors.As(err, &errno):
 		return socket.Class(errno)
+	case h2Reason(err) != "":
+		return h2Reason(err)
 	case errors.As(err, &status):
 		return "http." + strconv.Itoa(int(status))
 	case errors.Is(err, errGarbage):
@@ -399,37 +413,11 @@ func reason(err error) string {
 	return "garbage"
 }
 
-var errOption = errors.New("a socket option is not as asked")
-
-// dial opens a connection and counts it.
+// dial opens a connection, counts it, and knows it until it is closed.
 func (w *web) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	called := false
-	d := net.Dialer{
-		KeepAlive: -1, // net's default is 15 s
-		Control: func(_, _ string, c syscall.RawConn) error {
-			called = true
-			var err error
-			return errors.Join(c.Control(func(fd uintptr) { err = socket.SetAll(int(fd), w.options) }), err)
-		},
-	}
 	intended, _ := ctx.Value(intendedKey{}).(int64)
-	from := socket.Nanotime()
-	c, err := d.DialContext(ctx, network, address)
-	now := socket.Nanotime()
-	w.account(func(m *meter) {
-		if called && sentSYN(err) {
-			m.result.Opens++
-		}
-		if err == nil {
-			m.established(intended, now-from)
-		}
-	})
+	tc, err := w.dialer.dial(ctx, network, address, intended)
 	if err != nil {
-		return nil, err
-	}
-	tc := c.(*net.TCPConn)
-	if err := w.confirm(tc); err != nil {
-		tc.Close()
 		return nil, err
 	}
 	wc := &webConn{TCPConn: tc, web: w}
@@ -437,45 +425,6 @@ func (w *web) dial(ctx context.Context, network, address string) (net.Conn, erro
 	defer w.mu.Unlock()
 	w.conns[wc] = struct{}{}
 	return wc, nil
-}
-
-// sentSYN tells whether a dial that ended with err sent a SYN: the kernel
-// finds a route and a port first. net tries up to twice more when there is no
-// port, which sends nothing either.
-func sentSYN(err error) bool {
-	for _, e := range []error{syscall.EADDRNOTAVAIL, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM, syscall.EINVAL, syscall.EAFNOSUPPORT} {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
-}
-
-// confirm sets the options again, since net turns TCP_NODELAY on once a
-// connection is established, and reads them back from the first one.
-func (w *web) confirm(c *net.TCPConn) error {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var optErr error
-	err = rc.Control(func(fd uintptr) {
-		if optErr = socket.SetAll(int(fd), w.options); optErr != nil {
-			return
-		}
-		w.account(func(m *meter) {
-			if m.result.Options != nil {
-				return
-			}
-			m.result.Options, optErr = socket.ReadBack(int(fd), w.options, true)
-			m.report.event(socket.Nanotime(), "options", map[string]any{"options": m.result.Options})
-			w.err = optErr
-		})
-	})
-	if optErr != nil {
-		return fmt.Errorf("%w: %w", errOption, optErr)
-	}
-	return err
 }
 
 // webConn is a connection that counts its bytes.

@@ -20,8 +20,11 @@ import (
 
 // Kinds of server.
 const (
-	Echo = "echo" // length-prefixed frames, answered with their own payload
-	HTTP = "http" // net/http: a POST is answered with its own body
+	Echo    = "echo" // length-prefixed frames, answered with their own payload
+	HTTP    = "http" // net/http: a POST is answered with its own body
+	H2      = "h2"   // the same over HTTP/2 in cleartext, with prior knowledge (RFC 9113, 3.3)
+	MQTT    = "mqtt" // an MQTT 3.1.1 broker
+	Discard = "sink" // reads and drops, or sends without end: the other side of bulk
 )
 
 // Who closes a connection first: that end keeps the TIME-WAIT.
@@ -40,14 +43,16 @@ type Config struct {
 	Options      map[string]string `json:"options,omitempty"`       // socket options: "on", "20s", "64KiB", "cubic"
 	Closes       string            `json:"closes,omitempty"`        // client (the default) | server: after each answer
 	ResponseSize int               `json:"response_size,omitempty"` // of an answer to a request that asks for no size; 0: as the request
+	Streams      int               `json:"streams,omitempty"`       // of h2: most at once on a connection; 0: 250
+	GoAway       float64           `json:"goaway,omitempty"`        // of h2: the share of requests whose answer comes with a GOAWAY
 }
 
 // Validate says in one line what is wrong and what to write instead.
 func (c Config) Validate() error {
 	switch c.Kind {
-	case "", Echo, HTTP:
+	case "", Echo, HTTP, H2, MQTT, Discard:
 	default:
-		return fmt.Errorf("server: kind %q is unknown: write %s or %s", c.Kind, Echo, HTTP)
+		return fmt.Errorf("server: kind %q is unknown: write %s, %s, %s, %s or %s", c.Kind, Echo, HTTP, H2, MQTT, Discard)
 	}
 	if _, err := socket.NewAddress(c.Listen); err != nil {
 		return fmt.Errorf("server: listen: %w", err)
@@ -64,6 +69,18 @@ func (c Config) Validate() error {
 		if n.v < 0 {
 			return fmt.Errorf("server: %s is negative: write 0 or more", n.name)
 		}
+	}
+	if c.Kind == MQTT && (c.Workers > 0 || c.Service > 0 || c.ResponseSize > 0 || c.Closes == ByServer) {
+		return errors.New("server: a broker acknowledges at once and does not close first: leave workers, service, response and closes out")
+	}
+	if c.Kind != H2 && (c.Streams != 0 || c.GoAway != 0) {
+		return errors.New("server: streams and goaway belong to kind h2")
+	}
+	if c.Streams < 0 || !(c.GoAway >= 0 && c.GoAway <= 1) {
+		return errors.New("server: streams is 0 or more, and goaway a share from 0 to 100%")
+	}
+	if c.Kind == Discard && (c.Workers > 0 || c.Service > 0 || c.ResponseSize > 0 || c.Closes == ByServer) {
+		return errors.New("server: a sink reads as fast as it can and does not close first: leave workers, service, response and closes out")
 	}
 	if c.ResponseSize > MaxPayload {
 		return fmt.Errorf("server: response_size %d is above %d bytes", c.ResponseSize, MaxPayload)
@@ -89,12 +106,13 @@ type Result struct {
 	Requests      int64             `json:"requests"` // answered whole
 	BytesReceived int64             `json:"bytes_received"`
 	BytesSent     int64             `json:"bytes_sent"`
-	Open          int64             `json:"open"`          // connections at the end
-	OpenMax       int64             `json:"open_max"`      // most at once
-	QueueMax      int64             `json:"queue_max"`     // most requests that waited for a worker
-	Errors        map[string]int64  `json:"errors"`        // connections that ended otherwise than by EOF, by class
-	AcceptErrors  map[string]int64  `json:"accept_errors"` // by class
-	Options       map[string]string `json:"options"`       // read back from the first connection accepted
+	Received      int64             `json:"received,omitempty"` // bytes of messages that the application read; of sink
+	Open          int64             `json:"open"`               // connections at the end
+	OpenMax       int64             `json:"open_max"`           // most at once
+	QueueMax      int64             `json:"queue_max"`          // most requests that waited for a worker
+	Errors        map[string]int64  `json:"errors"`             // connections that ended otherwise than by EOF, by class
+	AcceptErrors  map[string]int64  `json:"accept_errors"`      // by class
+	Options       map[string]string `json:"options"`            // read back from the first connection accepted
 }
 
 // engine is a kind of server.
@@ -130,10 +148,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Backlog == 0 {
 		cfg.Backlog = 4096
 	}
-	if cfg.Kind == HTTP {
+	if cfg.Kind == HTTP || cfg.Kind == H2 || cfg.Kind == MQTT {
 		return &Server{cfg: cfg, engine: newWeb(cfg, options)}, nil
 	}
-	cfg.Kind = Echo
+	if cfg.Kind == "" {
+		cfg.Kind = Echo
+	}
 	return &Server{cfg: cfg, engine: newEcho(cfg, options)}, nil
 }
 
@@ -242,7 +262,11 @@ func Kinds() []Kind {
 	leak := Fault{Name: "stop-closing", About: "it does not close what the client has closed: CLOSE-WAIT", Undo: "resume"}
 	return []Kind{
 		{Name: Echo, About: "length-prefixed frames, answered with their own payload", Options: socket.OptionNames(), Faults: append([]Fault{leak}, all...)},
+		{Name: Discard, About: "reads and drops, or sends without end: the other side of bulk", Options: socket.OptionNames(), Faults: append([]Fault{leak}, all[1:]...)},
 		{Name: HTTP, About: "net/http: a request is answered with its own body", Options: socket.OptionNames(), Faults: all},
+		{Name: H2, About: "net/http over HTTP/2 in cleartext: a request is answered with its own body", Options: socket.OptionNames(),
+			Faults: append([]Fault{{Name: "goaway", About: "a GOAWAY on every connection: requests under way are answered, and no more begin"}}, all...)},
+		{Name: MQTT, About: "an MQTT 3.1.1 broker: mochi-mqtt, without its housekeeping", Options: socket.OptionNames(), Faults: all[1:]},
 	}
 }
 
@@ -275,7 +299,7 @@ func newOrder(fault string, args map[string]any) (order, error) {
 	}
 	if _, ok := args["for"]; ok && err == nil {
 		switch o.last, err = duration(args, "for"); fault {
-		case "close-connections", "resume":
+		case "close-connections", "goaway", "resume":
 			err = errors.New("it is over at once: leave for out")
 		}
 	}

@@ -24,11 +24,13 @@ import (
 // answer's body, in bytes.
 const AnswerSize = "Tcplab-Answer-Size"
 
-// web is the net/http server, with a listener that it can look into.
+// web is what serves over net: net/http, HTTP/2, a broker. Its listener and
+// its connections can be looked into and held back; daemon speaks the protocol.
 type web struct {
 	cfg     Config
 	options []socket.Setting
 	ln      *net.TCPListener
+	daemon  daemon
 
 	mu        sync.Mutex
 	cond      sync.Cond // of accepting and reading
@@ -44,12 +46,29 @@ type web struct {
 	said      said
 }
 
+// daemon is a protocol on top of a listener. Serve returns once Close was
+// called; connections that are left then are Close's to close.
+type daemon interface {
+	Serve(l net.Listener) error
+	Close() error
+}
+
 func newWeb(cfg Config, options []socket.Setting) *web {
 	w := &web{cfg: cfg, options: options, accepting: true, reading: true, service: cfg.Service,
-		conns: map[*webConn]struct{}{}, workers: make([]int64, cfg.Workers), count: newResult(HTTP)}
+		conns: map[*webConn]struct{}{}, workers: make([]int64, cfg.Workers), count: newResult(cfg.Kind)}
 	w.cond.L = &w.mu
+	switch cfg.Kind {
+	case H2:
+		w.daemon = newH2(w)
+	case MQTT:
+		w.daemon = newBroker(w)
+	default:
+		w.daemon = &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: nowhere}
+	}
 	return w
 }
+
+var nowhere = log.New(io.Discard, "", 0)
 
 func (w *web) listen() (string, map[string]string, error) {
 	lc := net.ListenConfig{
@@ -103,9 +122,8 @@ func (w *web) run(ctx context.Context, sink Sink) (*Result, error) {
 	w.mu.Lock()
 	w.running = true
 	w.mu.Unlock()
-	srv := &http.Server{Handler: http.HandlerFunc(w.serve), ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve((*accepting)(w)) }()
+	go func() { done <- w.daemon.Serve((*accepting)(w)) }()
 	var err error
 	select {
 	case <-ctx.Done():
@@ -117,7 +135,7 @@ func (w *web) run(ctx context.Context, sink Sink) (*Result, error) {
 	w.running, w.ended, w.accepting, w.reading = false, true, true, true
 	w.cond.Broadcast()
 	w.mu.Unlock()
-	srv.Close()
+	w.daemon.Close()
 	<-done
 	w.mu.Lock()
 	for len(w.conns) > 0 { // its goroutines close them
@@ -152,8 +170,7 @@ func (w *web) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.mu.Lock()
-	w.count.Requests++
-	w.said.advance(socket.Nanotime, w.gauges)
+	w.answered()
 	w.mu.Unlock()
 	h := rw.Header()
 	h.Set("Content-Type", "application/octet-stream")
@@ -165,6 +182,12 @@ func (w *web) serve(rw http.ResponseWriter, r *http.Request) {
 		body = repeat(nil, body, want)
 	}
 	rw.Write(body) // an error is the connection's, and counted there
+}
+
+// answered counts a request; the lock is held.
+func (w *web) answered() {
+	w.count.Requests++
+	w.said.advance(socket.Nanotime, w.gauges)
 }
 
 // work occupies a worker for the service time. Who comes first is served
@@ -246,6 +269,8 @@ func (w *web) do(o order) error {
 		}
 		// Some are closed already, and soon forgotten.
 		return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, net.ErrClosed) })...)
+	case "goaway":
+		w.daemon.(*h2).goAway()
 	case "stall":
 		w.reading = false
 	case "stop-accepting":

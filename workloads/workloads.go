@@ -20,8 +20,11 @@ const (
 	Closed   = "closed"   // each connection sends again after its answer and a pause
 )
 
-// Requests is the kind of workload built so far: a request, an answer.
-const Requests = "requests"
+// Kinds of workload.
+const (
+	Requests = "requests" // a request, an answer
+	Publish  = "publish"  // messages that come when they come, for a relay to carry
+)
 
 // MaxRate is the highest rate that a schedule in nanoseconds can tell apart.
 const MaxRate = 1e9
@@ -29,7 +32,7 @@ const MaxRate = 1e9
 // Config describes a workload. Durations are nanoseconds in JSON, rates are
 // requests per second, sizes are bytes of payload.
 type Config struct {
-	Kind         string        `json:"kind,omitempty"`          // requests (the default)
+	Kind         string        `json:"kind,omitempty"`          // requests (the default) | publish
 	Arrivals     string        `json:"arrivals,omitempty"`      // constant (the default) | poisson | ramp | closed
 	Rate         float64       `json:"rate,omitempty"`          // 1/s; of a ramp, at its beginning
 	RateTo       float64       `json:"rate_to,omitempty"`       // 1/s; of a ramp, at its end and after it
@@ -44,8 +47,8 @@ type Config struct {
 
 // Validate says in one line what is wrong and what to write instead.
 func (c Config) Validate() error {
-	if c.Kind != "" && c.Kind != Requests {
-		return fmt.Errorf("workload: kind %q is unknown: write %s", c.Kind, Requests)
+	if c.Kind != "" && c.Kind != Requests && c.Kind != Publish {
+		return fmt.Errorf("workload: kind %q is unknown: write %s or %s", c.Kind, Requests, Publish)
 	}
 	switch c.Arrivals {
 	case "", Constant, Poisson:

@@ -74,6 +74,7 @@ func clientConfig(s ClientSpec) clients.Config {
 	if c.Deadline > 0 {
 		cfg.Drain = c.Deadline
 	}
+	ownKeys(&cfg, c)
 	return cfg
 }
 

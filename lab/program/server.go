@@ -34,6 +34,7 @@ func (p *serverProgram) Prepare(raw json.RawMessage) (agent.Ready, error) {
 	s, err := server.New(server.Config{
 		Kind: v.Kind, Listen: fmt.Sprintf("0.0.0.0:%d", v.Port), Backlog: v.Backlog, Workers: v.Workers,
 		Service: v.Service, Options: v.Options, Closes: v.Closes, ResponseSize: v.Response,
+		Streams: extra(v.Extra).count("streams", 0), GoAway: extra(v.Extra).number("goaway", 0),
 	})
 	if err != nil {
 		return agent.Ready{}, err
