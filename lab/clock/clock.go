@@ -60,3 +60,14 @@ func SleepUntil(ctx context.Context, at int64) error {
 
 // Seconds is the time from one instant to another, s.
 func Seconds(from, to int64) float64 { return float64(to-from) / 1e9 }
+
+// HZ is the kernel's ticks a second; 0 where it does not tell. The coarse
+// clocks move once a tick, and their resolution says how long one is
+// (kernel/time/posix-timers.c: posix_get_coarse_res).
+func HZ() int {
+	var ts unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil || ts.Nano() < 1e5 {
+		return 0
+	}
+	return int((1e9 + ts.Nano()/2) / ts.Nano())
+}

@@ -3,6 +3,7 @@ package trial
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"tcplab/netns/capture"
 	"tcplab/results"
@@ -24,7 +25,12 @@ func openCapture(o *one) (*capturing, error) {
 			names[a.String()] = host
 		}
 	}
-	c := &capturing{rec: capture.New(capture.Config{Names: names, Changed: o.smp.seen})}
+	known := map[string]capture.Timers{}
+	for _, h := range o.arm.Hosts {
+		t := o.hostTimers(h.Name)
+		known[h.Name] = capture.Timers{KeepaliveProbes: t.probes, RTOMax: time.Duration(t.rtoMax * float64(time.Second))}
+	}
+	c := &capturing{rec: capture.New(capture.Config{Names: names, Timers: known, Changed: o.smp.seen})}
 	for _, la := range o.st.top.links {
 		for _, host := range []string{la.link.A, la.link.B} {
 			var tap *capture.Tap
@@ -49,8 +55,12 @@ func openCapture(o *one) (*capturing, error) {
 // window tells when to measure.
 func (c *capturing) window(s span) { c.rec.Window(s.from, s.to) }
 
-// mark keeps the packets around an instant.
-func (c *capturing) mark(at int64, text string) { c.rec.Mark(at, text) }
+// mark keeps the packets around an instant, and from then on what becomes of
+// the connections that live through it: for hours, if need be.
+func (c *capturing) mark(at int64, text string) {
+	c.rec.Mark(at, text)
+	c.rec.Watch(at)
+}
 
 // finish writes the file and draws the ladders that the sheet asks for.
 func (c *capturing) finish(o *one, m *measured) {
@@ -64,11 +74,12 @@ func (c *capturing) finish(o *one, m *measured) {
 	if sum.Dropped > 0 {
 		o.warn("capture", fmt.Sprintf("the kernel dropped %d of %d packets before they could be kept: ladders and comments may miss some, counts do not (they are the wire's)", sum.Dropped, sum.Seen))
 	}
+	o.chains(c.rec.Chains(m.t0))
 	for _, ev := range o.exp.Evidence {
 		if ev.Capture != o.arm.Name || ev.NotAsked != "" {
 			continue
 		}
-		l, err := c.rec.Ladder(ev.Show)
+		l, err := c.rec.Ladder(ev.Show, o.about(ev))
 		if err != nil {
 			o.warn("evidence "+ev.Name, fmt.Sprintf("no packets to show for %q: %v", ev.Show, err))
 			continue

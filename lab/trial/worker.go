@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcplab/lab/clock"
 	"tcplab/lab/sheet"
 	"tcplab/netns/tree"
 	"tcplab/results"
@@ -265,7 +266,7 @@ func (w *worker) environment(o *one) *results.Environment {
 	for _, wr := range o.out.Wires {
 		e.Wires[wr.Link] = strings.TrimSpace(wr.Kind + ", " + wr.Release)
 	}
-	e.CPU, e.Memory = CPUModel(), memory()
+	e.CPU, e.Memory, e.HZ = CPUModel(), memory(), clock.HZ()
 	return e
 }
 
