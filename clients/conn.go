@@ -18,6 +18,7 @@ const (
 	waiting                     // for the answer
 	ending                      // answered; the server is to close first
 	idle                        // in the pool
+	beating                     // in the pool, waiting for a heartbeat's answer
 )
 
 // conn is a slot: at most one connection, at most one request. It is in one
@@ -34,6 +35,7 @@ type conn struct {
 	first          int64 // when the answer's first byte was read
 	out, in        int   // bytes of the request written, of the answer read
 	since          int64 // idle since
+	beat           int64 // when its heartbeat was sent
 	prev, next     *conn
 }
 
@@ -117,6 +119,9 @@ func (s *shard) connect(c *conn) {
 // connected goes on once the handshake is over.
 func (s *shard) connected(c *conn, now int64) {
 	s.meter.established(c.intended, now-c.called)
+	if s.owner.cfg.Reuse == Pooled {
+		s.meter.opened(now)
+	}
 	if !s.checked {
 		s.checked = true
 		if err := s.confirm(c); err != nil {

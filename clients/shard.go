@@ -25,6 +25,8 @@ type shard struct {
 	idle   list    // the pool: latest used first
 	busy   list    // under way, the earliest deadline first
 	ending list    // answered, waiting for the server's FIN
+	beats  list    // with a heartbeat under way, the earliest first
+	beatAt int64   // no heartbeat is due before it
 	live   int     // in busy
 	freeAt int64   // when a slot became free after none was
 
@@ -55,7 +57,7 @@ func newShard(e *echo, index, shards, slots int, t0 int64, rep *reporter) (*shar
 	}
 	s := &shard{owner: e, poll: p, slots: make([]conn, slots), buf: make([]byte, 64<<10), turn: index,
 		request: newRequest(e.cfg.Size, e.cfg.answerSize(), e.cfg.Closes == ByServer),
-		end:     t0 + int64(e.cfg.Warmup+e.cfg.Duration), seq: uint64(index) << 56}
+		end:     t0 + int64(e.cfg.Warmup+e.cfg.Duration), seq: uint64(index) << 56, beatAt: socket.Never}
 	s.giveUp = s.end + int64(e.cfg.drain())
 	s.meter = newMeter(e.cfg, t0, rep, index, threadCPU)
 	for i := range s.slots {
@@ -150,6 +152,7 @@ func (s *shard) finish(now int64) {
 			s.close(&s.slots[i])
 		}
 	}
+	s.meter.result.Wakeups = s.poll.Waits
 }
 
 // due is the next intended start, of either loop.
@@ -247,6 +250,9 @@ func (s *shard) wakeUp(now int64) int64 {
 	if d := int64(s.owner.cfg.Pool.Idle); d > 0 && s.idle.tail != nil {
 		at = min(at, s.idle.tail.since+d)
 	}
+	if s.owner.cfg.Heartbeat.Every > 0 && now < s.end {
+		at = min(at, s.nextBeat())
+	}
 	return at
 }
 
@@ -273,6 +279,9 @@ func (s *shard) expire(now int64) {
 		for c := s.idle.tail; c != nil && c.since+d <= now; c = s.idle.tail {
 			s.release(c)
 		}
+	}
+	if s.owner.cfg.Heartbeat.Every > 0 && now < s.end {
+		s.heartbeats(now)
 	}
 }
 
@@ -319,6 +328,9 @@ func (s *shard) receive(c *conn) {
 	case ending:
 		s.release(c)
 		return
+	case beating:
+		s.beaten(c, s.buf[:n], now)
+		return
 	}
 	if c.first == 0 {
 		c.first = now
@@ -346,8 +358,12 @@ func classOf(e syscall.Errno) string {
 // ended is the end of a connection by the other side.
 func (s *shard) ended(c *conn, eof bool, why string) {
 	switch c.state {
-	case idle:
+	case idle, beating:
 		s.meter.result.Stale++
+		if !eof {
+			now := socket.Nanotime()
+			s.meter.lost(now, c.since, why)
+		}
 		s.release(c)
 	case ending:
 		s.release(c)
@@ -369,6 +385,7 @@ func (s *shard) answered(c *conn, now int64) {
 		// warm, and connections beyond what the load needs fall idle and
 		// expire.
 		s.idle.pushFront(c)
+		s.beatAt = min(s.beatAt, now+int64(s.owner.cfg.Heartbeat.Every))
 	case s.owner.cfg.Closes == ByServer:
 		c.state = ending
 		s.ending.pushBack(c)
@@ -394,9 +411,12 @@ func (s *shard) fail(c *conn, why string) {
 
 // release closes a connection that has no request.
 func (s *shard) release(c *conn) {
-	if c.state == idle {
+	switch c.state {
+	case idle:
 		s.idle.remove(c)
-	} else {
+	case beating:
+		s.beats.remove(c)
+	default:
 		s.ending.remove(c)
 	}
 	s.close(c)
@@ -467,7 +487,7 @@ func (s *shard) obey(o order) error {
 				return fmt.Errorf("SO_LINGER: %w", err)
 			}
 		}
-		if c.state == idle || c.state == ending {
+		if c.state == idle || c.state == ending || c.state == beating {
 			s.release(c)
 		} else {
 			s.fail(c, "closed")

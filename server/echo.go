@@ -27,6 +27,7 @@ type peer struct {
 	ended          bool   // the client has sent FIN
 	leaked         bool   // and nobody closes it
 	last           bool   // close when out is empty
+	drain          drain  // of a sink
 }
 
 // job is a request that waits for a worker, or has one until done.
@@ -35,7 +36,7 @@ type job struct {
 	done       int64
 }
 
-// echo is the echo server: one locked thread, one epoll set.
+// echo is the echo server, and the sink: one locked thread, one epoll set.
 type echo struct {
 	cfg     Config
 	options []socket.Setting
@@ -66,7 +67,7 @@ type echo struct {
 
 func newEcho(cfg Config, options []socket.Setting) *echo {
 	e := &echo{cfg: cfg, options: options, lfd: -1, accepting: true, reading: true, closing: true, service: cfg.Service,
-		buf: make([]byte, 64<<10), count: newResult(Echo)}
+		buf: make([]byte, 64<<10), count: newResult(cfg.Kind)}
 	if s, ok := socket.Find(options, "TCP_QUICKACK"); ok {
 		e.quickack = &s
 	}
@@ -269,7 +270,9 @@ func (e *echo) welcome(fd int32) error {
 // watch changes what the poller looks for on p, if need be.
 func (e *echo) watch(p *peer) error {
 	var want uint32
-	if len(p.out) > 0 {
+	if e.cfg.Kind == Discard {
+		want = e.watched(p)
+	} else if len(p.out) > 0 {
 		want = unix.EPOLLOUT // and read no more until the answer is gone
 	} else if e.reading && !p.ended && !(p.busy && len(p.in) > requestHeader+MaxPayload) {
 		want = unix.EPOLLIN
@@ -292,11 +295,16 @@ func (e *echo) handle(p *peer, events uint32) error {
 		return nil
 	}
 	if events&unix.EPOLLOUT != 0 {
-		e.flush(p)
-		if p.fd < 0 {
+		if e.flush(p); p.fd < 0 {
 			return nil
 		}
-		e.consume(p)
+		if p.drain.mode == receives {
+			e.pour(p)
+		} else if e.cfg.Kind == Discard {
+			e.ending(p)
+		} else {
+			e.consume(p)
+		}
 	}
 	if events&unix.EPOLLIN != 0 && p.fd >= 0 {
 		e.receive(p)
@@ -310,7 +318,7 @@ func (e *echo) handle(p *peer, events uint32) error {
 // receive reads once: the set is level-triggered, and says if there is more.
 func (e *echo) receive(p *peer) {
 	b := e.buf
-	own := len(p.in) > 0
+	own := len(p.in) > 0 && e.cfg.Kind != Discard
 	if own {
 		p.in = slices.Grow(p.in, 64<<10)
 		b = p.in[len(p.in):cap(p.in)]
@@ -332,6 +340,10 @@ func (e *echo) receive(p *peer) {
 	e.count.BytesReceived += int64(n)
 	if e.quickack != nil {
 		e.quickack.Set(int(p.fd)) // tcp(7): not permanent
+	}
+	if e.cfg.Kind == Discard {
+		e.swallow(p, b[:n])
+		return
 	}
 	if own {
 		p.in = p.in[:len(p.in)+n]
@@ -547,6 +559,13 @@ func (e *echo) unpark() error {
 }
 
 func (e *echo) gauges() map[string]float64 {
+	if e.cfg.Kind == Discard {
+		return map[string]float64{
+			"accepted": float64(e.count.Accepted),
+			"open":     float64(len(e.peers) - len(e.free)),
+			"received": float64(e.count.Received),
+		}
+	}
 	return map[string]float64{
 		"accepted": float64(e.count.Accepted),
 		"requests": float64(e.count.Requests),

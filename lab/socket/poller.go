@@ -39,7 +39,10 @@ type Poller struct {
 	ep, timer, wake int
 	armed           int64
 	spec            unix.ItimerSpec
-	Events          [256]unix.EpollEvent
+	// Waits counts returns of epoll_wait, Timers settings of the timer: what an
+	// idle thread costs where every wake-up has its price.
+	Waits, Timers int64
+	Events        [256]unix.EpollEvent
 }
 
 func NewPoller() (*Poller, error) {
@@ -127,7 +130,9 @@ func (p *Poller) Wait(until int64) (int, error) {
 			return 0, fmt.Errorf("timerfd_settime: %w", e)
 		}
 		p.armed = until
+		p.Timers++
 	}
+	p.Waits++
 	n, _, e := unix.Syscall6(unix.SYS_EPOLL_WAIT, uintptr(p.ep), uintptr(unsafe.Pointer(&p.Events[0])), uintptr(len(p.Events)), timeout, 0, 0)
 	switch e {
 	case 0:
