@@ -20,32 +20,40 @@ var kinds = []Kind{
 	{Role: RoleServer, Name: "echo", Built: true, About: "length-prefixed echo over TCP", Faults: []string{"slow", "close-connections", "stall"}},
 	{Role: RoleServer, Name: "http", Built: true, About: "HTTP/1.1, Go's net/http", Faults: []string{"slow", "close-connections", "stall"}},
 	{Role: RoleServer, Name: "exec", Built: true, About: "a program of your own"},
-	{Role: RoleServer, Name: "sink", About: "reads and drops, or sends without end: the other side of bulk", Faults: []string{"stall", "close-connections"}},
+	{Role: RoleServer, Name: "sink", Built: true, About: "reads and drops, or sends without end: the other side of bulk", Faults: []string{"stall", "close-connections"}},
 	{Role: RoleServer, Name: "service", About: "a layer that calls others (`calls`) before it answers", Faults: []string{"slow", "close-connections", "stall"}},
-	{Role: RoleServer, Name: "h2", About: "HTTP/2, Go's net/http", Faults: []string{"slow", "close-connections", "goaway", "stall"}, Keys: []Key{
+	{Role: RoleServer, Name: "h2", Built: true, About: "HTTP/2 in cleartext, Go's net/http", Faults: []string{"slow", "close-connections", "goaway", "stall"}, Keys: []Key{
 		share("goaway", "chance per request of a GOAWAY").by("0").like("0.1%"),
 		count("streams", "most concurrent streams of a connection").by("250").like("100"),
 	}},
-	{Role: RoleServer, Name: "mqtt", About: "an MQTT 3.1.1 broker", Faults: []string{"close-connections", "stall"}},
+	{Role: RoleServer, Name: "mqtt", Built: true, About: "an MQTT 3.1.1 broker, mochi-mqtt", Faults: []string{"close-connections", "stall"}},
 	{Role: RoleServer, Name: "dns", About: "answers `names` over UDP", Faults: []string{"change-record", "slow"}},
 
-	{Role: RoleClient, Name: "echo", Built: true, About: "length-prefixed echo over TCP: epoll and a timerfd"},
+	{Role: RoleClient, Name: "echo", Built: true, About: "length-prefixed echo over TCP: epoll and a timerfd", Keys: []Key{
+		fixed("heartbeat", "a small request on each connection of the pool that is silent; without its answer the connection is closed, with error class heartbeat",
+			duration("every", "silence after which it is sent").required().like("30s"),
+			duration("timeout", "how long its answer may take").by("10s").like("10s")),
+	}},
 	{Role: RoleClient, Name: "http", Built: true, About: "HTTP/1.1, Go's net/http as its users have it"},
 	{Role: RoleClient, Name: "exec", Built: true, About: "a program of your own"},
-	{Role: RoleClient, Name: "h2", About: "HTTP/2, Go's net/http", Keys: []Key{
+	{Role: RoleClient, Name: "h2", Built: true, About: "HTTP/2 in cleartext, Go's net/http", Keys: []Key{
 		duration("read_idle", "silence after which a PING is sent").by("none: no health check").like("30s"),
 		duration("ping_timeout", "wait for the PING's answer before the connection is closed").by("15s").like("15s"),
 		count("streams", "long-lived streams held open beside the requests").by("0").like("1").within(0, 1e6),
 	}},
-	{Role: RoleClient, Name: "mqtt", About: "MQTT 3.1.1", Keys: []Key{
+	{Role: RoleClient, Name: "mqtt", Built: true, About: "a relay that publishes to a broker over MQTT 3.1.1: a bounded queue, one connection", Keys: []Key{
+		word("library", "who speaks MQTT: a small publisher, or eclipse/paho.mqtt.golang as its users have it", "own", "paho").by("own"),
 		duration("keepalive", "the keep-alive interval of CONNECT").by("none").like("30s"),
 		duration("ping_timeout", "wait for PINGRESP before the connection is closed").by("10s").like("10s"),
 		toggle("ping_blocks", "the ping waits behind a blocked write, as in some libraries").by("false"),
 		count("qos", "quality of service of what it publishes").by("1").like("1").within(0, 2),
+		count("queue", "most messages that wait to be sent; those that come then are dropped and have failed").by("100,000, or 64 MiB of them").like("10000").within(1, 1e6),
 	}},
-	{Role: RoleClient, Name: "bulk", About: "one or more flows that send without end", Silent: true,
-		Metrics: metrics("goodput", "opens", "connect.p50", "connect.max", "first_error.time", "detect.time", "recover.time", "errors.ECONNRESET", "errors.ETIMEDOUT"),
-		Keys:    []Key{count("flows", "flows side by side").by("1").like("1"), toggle("receive", "data comes towards the client").by("false")}},
+	{Role: RoleClient, Name: "bulk", Built: true, About: "one or more flows that send without end, or messages of `workload.size` at `workload.rate`", Silent: true,
+		Metrics: metrics("goodput", "opens", "connect.p50", "connect.max", "first_error.time", "detect.time", "recover.time", "written", "acknowledged", "believed.time",
+			"errors.ECONNRESET", "errors.ETIMEDOUT", "errors.EHOSTUNREACH", "errors.deadline"),
+		Keys: []Key{count("flows", "flows side by side").by("1").like("1"), toggle("receive", "data comes towards the client").by("false"),
+			toggle("acks", "the server's application acknowledges each message that it has read").by("false")}},
 	{Role: RoleClient, Name: "dns", About: "looks `names` up, caching as its TTLs say"},
 	{Role: RoleClient, Name: "flood", About: "SYNs from many source addresses, bounded in packets and time; it takes a host of the run, never an address", Silent: true,
 		Metrics: []results.MetricInfo{{Name: "syns.sent", Unit: "1", Owner: results.OwnerClient, About: "SYNs that the flooder sent"}},
@@ -57,8 +65,8 @@ var kinds = []Kind{
 		}},
 
 	{Role: RoleWorkload, Name: "requests", Built: true, About: "a request, its answer, the next"},
-	{Role: RoleWorkload, Name: "bulk", About: "data without end"},
-	{Role: RoleWorkload, Name: "publish", About: "messages to a topic, acknowledged by the broker", Keys: []Key{text("topic", "where to").by("t")}},
+	{Role: RoleWorkload, Name: "bulk", Built: true, About: "data without end"},
+	{Role: RoleWorkload, Name: "publish", Built: true, About: "messages to a topic, acknowledged by the broker", Keys: []Key{text("topic", "where to").by("t")}},
 	{Role: RoleWorkload, Name: "writes", About: "a request as several small writes, then its answer", Keys: []Key{
 		list("parts", "length of each write", size("", "")).required().like("[100B, 900B]"),
 		duration("gap", "pause between writes").by("0").like("1ms"),
@@ -107,8 +115,8 @@ var verbs = []Verb{
 	}},
 	{Name: "slow", Built: true, About: "another service time", Keys: []Key{duration("service", "how long a request takes from then on").required().like("2s")}},
 	{Name: "close-connections", Built: true, About: "it closes every connection", Keys: []Key{word("with", "how", "fin", "rst").by("fin")}},
-	{Name: "stall", About: "it stops reading, so its window fills"},
-	{Name: "goaway", About: "a GOAWAY on every connection"},
+	{Name: "stall", Built: true, About: "it stops reading, so its window fills"},
+	{Name: "goaway", Built: true, About: "a GOAWAY on every connection"},
 	{Name: "change-record", About: "a name points to another server", Keys: []Key{
 		text("name", "the name").required().like("api"), ref("server", "where it points to from then on").required(),
 	}},

@@ -356,7 +356,7 @@ func (r *referenceMaker) metrics() {
 	for _, m := range results.Metrics() {
 		base, q := m.Name, ""
 		for _, p := range []string{".p50", ".p90", ".p99", ".p999", ".max"} {
-			if b, ok := strings.CutSuffix(m.Name, p); ok && m.NeedsEvents {
+			if b, ok := strings.CutSuffix(m.Name, p); ok && inCatalogue(b+".p50") {
 				base, q = b, p
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strings"
 
+	"tcplab/clients"
 	"tcplab/lab/agent"
 	"tcplab/lab/program"
 	"tcplab/netns/wire"
@@ -101,6 +102,12 @@ func (o *one) clientMetrics(name string, r *program.ClientResult, m *measured, w
 	o.put(name, "requests.rate", float64(r.OK)/window)
 	o.put(name, "goodput", float64(r.WindowBytesReceived)*8/window)
 	o.put(name, "opens", float64(r.Opens))
+	if r.Kind == clients.MQTT {
+		o.put(name, "queue.depth.max", float64(r.QueueMax))
+	}
+	if r.Kind == clients.Bulk {
+		o.bulkMetrics(name, r, window)
+	}
 	for class, n := range r.Errors {
 		o.put(name, "errors."+class, float64(n))
 	}
@@ -132,6 +139,11 @@ func (o *one) clientMetrics(name string, r *program.ClientResult, m *measured, w
 			if recover >= 0 {
 				o.out.Metrics[name+".recover.time"+fault] = results.Quantity{Value: recover, Unit: info.Unit}
 			}
+			if r.Kind == clients.Bulk {
+				if v, ok := believed(o.events, name, at); ok {
+					o.out.Metrics[name+".believed.time"+fault] = results.Quantity{Value: v, Unit: "s"}
+				}
+			}
 			if len(o.arm.Faults) == 1 {
 				o.out.Metrics[name+".detect.time"] = o.out.Metrics[name+".detect.time"+fault]
 			}
@@ -160,7 +172,7 @@ func (o *one) hostMetrics(m *measured, window float64) {
 		from, to := clockSeconds(m.t0, m.from), clockSeconds(m.t0, m.to)
 		for series, metric := range map[string]string{
 			"sockets.time_wait": "sockets.time_wait.max", "sockets.established": "sockets.established.max",
-			"sockets.close_wait": "sockets.close_wait.max", "sockets.syn_recv": "sockets.syn_recv.max", "ports.used": "ports.used.max",
+			"sockets.close_wait": "sockets.close_wait.max", "sockets.syn_recv": "sockets.syn_recv.max", "sockets.fin_wait1": "sockets.fin_wait1.max", "ports.used": "ports.used.max",
 		} {
 			if v, ok := largest(o.rec.get(h.Name, series), from, to); ok {
 				o.put(h.Name, metric, v)

@@ -67,9 +67,23 @@ func (o *one) subjectsFault(c sheet.Client, m *measured) bool {
 		slots = c.Pool.Size
 	}
 	end := clockSeconds(m.t0, m.to)
+	if depth, ok := last(o.rec.get(c.Name, "queue.depth"), end); ok && depth > 0 {
+		return true // a relay whose connection does not take what is in its queue
+	}
 	inflight, _ := largest(o.rec.get(c.Name, "inflight"), end-1, end)
 	busy, _ := largest(o.rec.get(c.Name, "connect.busy"), end-1, end)
 	return slots > 0 && inflight >= float64(slots) || busy > 0.5
+}
+
+// last is the value that a series had at an instant, s after go.
+func last(s results.Series, at float64) (float64, bool) {
+	v, ok := 0.0, false
+	for i, t := range s.T {
+		if t <= at {
+			v, ok = s.V[i], true
+		}
+	}
+	return v, ok
 }
 
 // validateSkew holds the generator's lag and the wires' delay error, at each
