@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tcplab/lab/guest"
+	"tcplab/lab/sheet"
 	"tcplab/lab/trial"
 	"tcplab/results"
 )
@@ -89,10 +90,14 @@ type batch struct {
 func (b *batch) one(ctx context.Context, t trial.Planned, job int) error {
 	e := b.plan.Experiment
 	arm, _ := armOf(e, t.Arm)
-	// The sheet goes by the same name wherever it lies: the guest must not see
-	// a difference.
-	order, err := json.Marshal(trial.Order{Type: "run", File: "sheet.yaml", Text: b.opt.Text, Profile: e.Profile, Kernel: OnGuest,
-		Clock: b.plan.how.ran.Clock, Set: b.opt.Set, Trials: []trial.Planned{t}, Dir: guest.Results})
+	// The resolved sheet is what the record keeps, so that a replay gives the
+	// guest the same bytes; and it goes by the same name wherever it lies.
+	text, err := sheet.Resolved(e)
+	if err != nil {
+		return err
+	}
+	order, err := json.Marshal(trial.Order{Type: "run", File: "sheet.yaml", Text: text, Profile: e.Profile, Kernel: OnGuest,
+		Clock: b.plan.how.ran.Clock, Trials: []trial.Planned{t}, Dir: guest.Results})
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func measuredIn(e *sheet.Experiment, trials map[string]*results.Trial, xs ...*ex
 			return expr.Value{}, err
 		}
 		v := expr.Value{Unit: unit, Missing: true}
-		if t := trials[m.Arm]; t != nil {
+		if t := trials[armAt(e, m)]; t != nil {
 			owner := m.Owner
 			if m.Towards != "" {
 				owner += ">" + m.Towards

@@ -52,7 +52,7 @@ func trialOf(pair int, p50, errors, first, call float64) results.Trial {
 
 func runOf(t *testing.T, e *sheet.Experiment, pairs int, before, after func(pair int) results.Trial) *results.Run {
 	t.Helper()
-	p, err := NewPlan(e, 1, pairs)
+	p, err := NewPlan(e, 1, pairs, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestWriteUpIsFilledWithTheRunsNumbers(t *testing.T) {
 }
 
 func TestPlanMirrorsTheArmsAndGivesEachPairItsOwnSeed(t *testing.T) {
-	p, err := NewPlan(judged(t), 7, 3)
+	p, err := NewPlan(judged(t), 7, 3, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +167,8 @@ func TestPlanMirrorsTheArmsAndGivesEachPairItsOwnSeed(t *testing.T) {
 	if p.Pairs[0] == p.Pairs[1] || p.Pairs[1] == p.Pairs[2] {
 		t.Errorf("seeds: %v", p.Pairs)
 	}
-	again, _ := NewPlan(judged(t), 7, 3)
-	other, _ := NewPlan(judged(t), 8, 3)
+	again, _ := NewPlan(judged(t), 7, 3, false)
+	other, _ := NewPlan(judged(t), 8, 3, false)
 	if again.Pairs[2] != p.Pairs[2] || other.Pairs[0] == p.Pairs[1] {
 		t.Error("seeds do not hang off the run's seed alone")
 	}

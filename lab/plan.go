@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,28 +27,41 @@ type Plan struct {
 	Predictions map[string]results.Prediction
 	Warnings    []results.Warning
 
-	how how
+	points []point // of the sweep; one without a name if it is not run
+	how    how
 }
 
 // Ran is the profile, kernel and clock that the plan is for.
 func (p *Plan) Ran() results.Mode { return p.how.ran }
 
 // NewPlan puts the arms of e in order: forwards in odd pairs, backwards in
-// even ones, so that a machine that drifts favours no arm.
-func NewPlan(e *sheet.Experiment, seed uint64, pairs int) (*Plan, error) {
-	p := &Plan{Experiment: e, Seed: seed}
-	n := 0
+// even ones, so that a machine that drifts favours no arm. A sweep runs the
+// arms that its claims speak of, at every point.
+func NewPlan(e *sheet.Experiment, seed uint64, pairs int, sweep bool) (*Plan, error) {
+	p := &Plan{Experiment: e, Seed: seed, points: []point{{}}}
+	var arms []string
+	for _, a := range e.Arms {
+		arms = append(arms, a.Name)
+	}
+	if sweep {
+		arms, p.points = swept(e), points(e.Sweep)
+	}
 	for pair := 1; pair <= pairs; pair++ {
 		ps := pairSeed(seed, pair)
 		p.Pairs = append(p.Pairs, ps)
-		for i := range e.Arms {
-			arm := e.Arms[i]
-			if pair%2 == 0 {
-				arm = e.Arms[len(e.Arms)-1-i]
+		var some []trial.Planned
+		for _, pt := range p.points {
+			for _, arm := range arms {
+				some = append(some, trial.Planned{Arm: pt.at(arm), Pair: pair, Seed: ps, Set: pt.set})
 			}
-			n++
-			p.Trials = append(p.Trials, trial.Planned{Number: n, Arm: arm.Name, Pair: pair, Seed: ps})
 		}
+		if pair%2 == 0 {
+			slices.Reverse(some)
+		}
+		p.Trials = append(p.Trials, some...)
+	}
+	for i := range p.Trials {
+		p.Trials[i].Number = i + 1
 	}
 	var err error
 	p.Predictions, err = predict(e)
@@ -64,14 +78,24 @@ func pairSeed(run uint64, pair int) uint64 {
 	return binary.BigEndian.Uint64(s[:8])
 }
 
+// arms are the names of the arms in the record, in the sheet's order: all that
+// run, and without a sweep all there are.
+func (p *Plan) arms() []string {
+	var names []string
+	for _, t := range p.Trials {
+		if t.Pair == 1 {
+			names = append(names, t.Arm)
+		}
+	}
+	return names
+}
+
 // Estimate is how long the plan takes.
 func (p *Plan) Estimate() time.Duration {
 	var d time.Duration
 	for _, t := range p.Trials {
-		for _, a := range p.Experiment.Arms {
-			if a.Name == t.Arm {
-				d += a.Trial.Length() + overhead
-			}
+		if a, ok := armOf(p.Experiment, t.Arm); ok {
+			d += a.Trial.Length() + overhead
 		}
 	}
 	return d

@@ -68,6 +68,7 @@ type RunOptions struct {
 	Profile string        // "" is quick; full where the sheet asks for the virtual clock and gets it
 	Kernel  string        // host | guest; "" is what the sheet needs
 	Clock   string        // real | virtual; "" is what the sheet asks for
+	Sweep   bool          // the sweep's points instead of the sheet's own values
 	Jobs    int           // guests side by side; 0 is one for each CPU
 	Memory  int           // of a guest, MiB; 0 is guest.DefaultMemory
 	Stall   time.Duration // a guest that says nothing for so long is ended; 0 is guest.Start's
@@ -96,7 +97,10 @@ func Decode(opt RunOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := NewPlan(e, opt.Seed, max(opt.Pairs, 1))
+	if opt.Sweep && len(e.Sweep) == 0 {
+		return nil, &Error{ExitUsage, fmt.Errorf("%s sweeps nothing: leave --sweep out, or write sweep: {PATH: [VALUES]} in its sheet", e.Name)}
+	}
+	p, err := NewPlan(e, opt.Seed, max(opt.Pairs, 1), opt.Sweep)
 	if err != nil {
 		return nil, &Error{ExitUsage, err}
 	}
@@ -196,12 +200,13 @@ func newRecord(p *Plan, opt RunOptions, started time.Time) (*results.Run, error)
 		Evidence: map[string]results.Evidence{}, Triage: map[string]results.TriageRow{},
 		Expectations: map[string]results.Expectation{}, Warnings: p.Warnings,
 	}
-	for i, a := range e.Arms {
+	for i, name := range p.arms() {
+		a, _ := armOf(e, name)
 		arm := results.Arm{Position: i, Baseline: a.Baseline, Levers: map[string]results.Lever{}, Metrics: map[string]results.Metric{}}
 		for _, l := range a.Levers {
 			arm.Levers[l.Path] = results.Lever{From: l.From, To: l.To, Why: l.Why}
 		}
-		r.Arms[a.Name] = arm
+		r.Arms[name] = arm
 	}
 	for name, v := range e.Arms[0].Numbers {
 		if !v.Missing {

@@ -97,6 +97,7 @@ type runCmd struct {
 	Set     []string `help:"Merge PATH=VALUE over every arm; recorded as a lever." placeholder:"PATH=VALUE" sep:"none"`
 	Seed    string   `help:"Seed of every random choice: a number, or random." default:"1"`
 	Pairs   int      `help:"Trials of each arm, each pair with a seed of its own." default:"1"`
+	Sweep   bool     `help:"Run the sheet's sweep instead of its own values: every arm that a claim about a point speaks of, at every point."`
 	Hold    bool     `help:"Keep the hosts of the last trial up at its end, until Enter or Ctrl-C."`
 	HoldAt  string   `help:"Keep the hosts of an arm's trial up at a time after go (or at its end, without one)." placeholder:"[ARM@]TIME"`
 	JSON    bool     `help:"Print the record's path and the verdict as JSON, and nothing else, on standard output."`
@@ -166,7 +167,7 @@ func (c runCmd) options(top *cli) (lab.RunOptions, error) {
 	if err != nil {
 		return lab.RunOptions{}, err
 	}
-	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
+	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
 		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: version}
 	if c.Seed == "random" {
 		opt.Seed = rand.Uint64()

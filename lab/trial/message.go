@@ -38,6 +38,9 @@ type Planned struct {
 	Arm    string `json:"arm"`
 	Pair   int    `json:"pair"`
 	Seed   uint64 `json:"seed"`
+	// Set is what a point of a sweep merges over the sheet, as PATH=VALUE; the
+	// arm's name has the point in brackets then.
+	Set []string `json:"set,omitempty"`
 }
 
 // Hold keeps the hosts of one trial up.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,7 +116,7 @@ func readOrder(r *bufio.Reader) (Order, error) {
 }
 
 func (w *worker) work(ctx context.Context) error {
-	exp, err := sheet.Parse(w.order.File, w.order.Text, sheet.Options{Profile: w.order.Profile, Set: w.order.Set, Kernel: w.order.Kernel, Clock: w.order.Clock})
+	exp, err := w.sheet(nil)
 	if err != nil {
 		return &Failure{2, err}
 	}
@@ -142,14 +143,21 @@ func (w *worker) work(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if unsupported[p.Arm] != "" {
+		if base, _, _ := strings.Cut(p.Arm, "["); unsupported[base] != "" {
 			continue
 		}
-		arm, err := armNamed(exp, p.Arm)
+		here := exp
+		if len(p.Set) > 0 {
+			if here, err = w.sheet(p.Set); err != nil {
+				return &Failure{2, err}
+			}
+		}
+		name, _, _ := strings.Cut(p.Arm, "[")
+		arm, err := armNamed(here, name)
 		if err != nil {
 			return &Failure{2, err}
 		}
-		o := &one{w: w, plan: p, arm: arm, exp: exp}
+		o := &one{w: w, plan: p, arm: arm, exp: here}
 		t, err := o.run(ctx)
 		if err != nil && len(t.Agents) == 0 {
 			return fmt.Errorf("arm %s: %w", p.Arm, err)
@@ -168,6 +176,12 @@ func (w *worker) work(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// sheet is the order's, with what a point of a sweep sets.
+func (w *worker) sheet(point []string) (*sheet.Experiment, error) {
+	return sheet.Parse(w.order.File, w.order.Text, sheet.Options{Profile: w.order.Profile,
+		Set: slices.Concat(w.order.Set, point), Kernel: w.order.Kernel, Clock: w.order.Clock})
 }
 
 // serveEnter lets `tcplab enter` in until the function that it returns is
