@@ -133,15 +133,7 @@ func (c runCmd) Run(top *cli) error {
 	}
 	opt.Release = release
 	opt.Stderr = io.Discard // the agents' own is in the record
-	if term.IsTerminal(int(os.Stderr.Fd())) {
-		width, _, err := term.GetSize(int(os.Stderr.Fd()))
-		if err != nil || width <= 0 {
-			width = 80
-		}
-		opt.Watch = lab.NewWatcher(os.Stderr, width)
-	} else {
-		opt.Watch = lab.NewWatcher(os.Stderr, 0)
-	}
+	opt.Watch = watcher()
 	r, dir, err := lab.Run(ctx, opt)
 	if r == nil {
 		return err
@@ -160,6 +152,18 @@ func (c runCmd) Run(top *cli) error {
 		return exit(code)
 	}
 	return nil
+}
+
+// watcher draws bars on a terminal, and log lines elsewhere.
+func watcher() lab.Watcher {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
+		return lab.NewWatcher(os.Stderr, 0)
+	}
+	width, _, err := term.GetSize(int(os.Stderr.Fd()))
+	if err != nil || width <= 0 {
+		width = 80
+	}
+	return lab.NewWatcher(os.Stderr, width)
 }
 
 func (c runCmd) options(top *cli) (lab.RunOptions, error) {

@@ -30,6 +30,7 @@ type cli struct {
 	Show       showCmd       `cmd:"" help:"Print an experiment's sheet."`
 	Run        runCmd        `cmd:"" help:"Run an experiment: before and after under the same load."`
 	Enter      enterCmd      `cmd:"" help:"A shell or a command inside a host of a running or held lab."`
+	Replay     replayCmd     `cmd:"" help:"Run a record of the virtual clock again: identical, or the first packet or event that differs."`
 	Report     reportCmd     `cmd:"" help:"Draw a run's report again, with your notes.md in it."`
 	Kernel     kernelCmd     `cmd:"" help:"The guest kernel: a Linux of its own for each trial, with virtual time."`
 	Doctor     doctorCmd     `cmd:"" help:"What this machine can do, what each missing thing costs, and how to get it."`
