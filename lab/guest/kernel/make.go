@@ -57,7 +57,7 @@ func (b *builder) make(ctx context.Context, key, to string) (Built, error) {
 	if why := notAGuest(to); why != "" {
 		return Built{}, &BuildError{Step: "linking", Said: []string{"what came out " + why}}
 	}
-	if err := sync(to); err != nil {
+	if err := flush(to); err != nil {
 		return Built{}, err
 	}
 	sum, size, err := hashFile(to)
@@ -155,7 +155,7 @@ func (b *builder) failed(ctx context.Context, step string, tail []string, err er
 	return e
 }
 
-func sync(path string) error {
+func flush(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
