@@ -34,6 +34,7 @@ type cli struct {
 	Report     reportCmd     `cmd:"" help:"Draw a run's report again, with your notes.md in it."`
 	Kernel     kernelCmd     `cmd:"" help:"The guest kernel: a Linux of its own for each trial, with virtual time."`
 	Doctor     doctorCmd     `cmd:"" help:"What this machine can do, what each missing thing costs, and how to get it."`
+	Drift      driftCmd      `cmd:"" help:"Tell by the times in a log whether a timer or a schedule is behind what recurs."`
 	Prune      pruneCmd      `cmd:"" help:"Remove old runs."`
 	Completion completionCmd `cmd:"" help:"Set up completion in bash, zsh or fish."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
