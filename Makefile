@@ -11,7 +11,7 @@ ARGS    ?=
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build experiment list test soak bench clean deps
+.PHONY: help build experiment kernel list test soak bench clean deps
 
 help: ## this text
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ build: ## the one binary, bin/tcplab
 experiment: build ## run an experiment and write its report: NAME=churn [PROFILE=quick|full] [ARGS=…]
 	@test -n "$(NAME)" || { echo "which experiment? make experiment NAME=churn; there are:"; $(BIN) list; exit 2; }
 	@$(BIN) run $(NAME) --profile $(PROFILE) $(ARGS)
+
+kernel: build ## the guest kernel, into the user's cache: some 4 minutes, once [KERNEL_SRC=DIR or .tar.xz]
+	@$(BIN) kernel build
 
 list: build ## the experiments
 	@$(BIN) list
