@@ -45,6 +45,9 @@ type LinkConfig struct {
 	// DirectPair joins the hosts by one veth pair, a perfect cable, without a
 	// middle in which a wire could be put.
 	DirectPair bool
+	// ARP leaves it to the hosts to find each other. Then a silence of the link
+	// ends in EHOSTUNREACH, and takes TCP's backoff back on the way (RFC 6069).
+	ARP bool
 }
 
 // Link is a link that is up. Its middle is a host of its own in which the two
@@ -64,8 +67,8 @@ type Link struct {
 }
 
 // Connect makes a link and returns when both ends can send: interfaces up and
-// without a queueing discipline, neighbours permanent (so that no ARP is ever
-// sent: when ARP fails, the kernel resets TCP's backoff, RFC 6069), offloads
+// without a queueing discipline, neighbours permanent unless ARP is asked for
+// (so that no ARP is ever sent: when ARP fails, the kernel resets TCP's backoff, RFC 6069), offloads
 // off at all ends. On an error nothing of the link is left.
 func Connect(cfg LinkConfig) (*Link, error) {
 	if err := cfg.check(); err != nil {
@@ -173,10 +176,14 @@ func (l *Link) build(cfg LinkConfig) error {
 			return err
 		}
 	}
-	if err := ends[0].reach(a, b, l.MACB, a.CongControl); err != nil {
+	toA, toB := l.MACA, l.MACB
+	if cfg.ARP {
+		toA, toB = nil, nil
+	}
+	if err := ends[0].reach(a, b, toB, a.CongControl); err != nil {
 		return err
 	}
-	return ends[1].reach(b, a, l.MACA, b.CongControl)
+	return ends[1].reach(b, a, toA, b.CongControl)
 }
 
 // Close removes the link's interfaces from its hosts and ends its middle. A
@@ -347,7 +354,7 @@ func (e *end) checkQdisc(n *netlink.Handle, dev netlink.Link) error {
 
 // reach makes the other end's addresses reachable from this one: routes for
 // the prefixes of this end and for what lies outside of them, and a permanent
-// neighbour for each address.
+// neighbour for each address, unless there is no mac.
 func (e *end) reach(own, other Endpoint, mac net.HardwareAddr, congctl string) error {
 	routed := map[netip.Prefix]bool{}
 	for _, p := range own.addresses() {
@@ -372,6 +379,9 @@ func (e *end) reach(own, other Endpoint, mac net.HardwareAddr, congctl string) e
 		if err := e.host.addRoute(r); err != nil {
 			return err
 		}
+	}
+	if mac == nil {
+		return nil
 	}
 	return e.host.withNetlink(func(n *netlink.Handle) error {
 		for _, p := range other.addresses() {

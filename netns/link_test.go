@@ -153,6 +153,25 @@ func TestNeighboursArePermanentAtBothEnds(t *testing.T) {
 	}
 }
 
+func TestNeighboursOfALinkWithARPAreLeftToTheHosts(t *testing.T) {
+	cfg := pair(t, "wire")
+	cfg.ARP = true
+	connect(t, cfg)
+	for _, h := range []*Host{cfg.A.Host, cfg.B.Host} {
+		if err := h.withNetlink(func(n *netlink.Handle) error {
+			list, err := n.NeighList(0, unix.AF_INET)
+			for _, x := range list {
+				if x.State == netlink.NUD_PERMANENT {
+					t.Errorf("%s has a permanent neighbour %v", h.Name, x.IP)
+				}
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestHardwareAddressesRepeatAndDiffer(t *testing.T) {
 	first := connect(t, pair(t, "wire"))
 	second := connect(t, pair(t, "wire"))

@@ -90,6 +90,18 @@ func workloadConfig(s ClientSpec) workloads.Config {
 	return cfg
 }
 
+// schedule is when a client is meant to send; nil where it never stops.
+func schedule(s ClientSpec) (clients.Schedule, error) {
+	w := workloadConfig(s)
+	if w.Kind == clients.Bulk {
+		if w.Rate == 0 {
+			return nil, nil
+		}
+		w.Kind = workloads.Requests // a message has its time as a request has
+	}
+	return workloads.New(w)
+}
+
 type clientProgram struct {
 	c *clients.Client
 }
@@ -99,7 +111,7 @@ func (p *clientProgram) Prepare(raw json.RawMessage) (agent.Ready, error) {
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return agent.Ready{}, fmt.Errorf("client: job: %w", err)
 	}
-	sched, err := workloads.New(workloadConfig(spec))
+	sched, err := schedule(spec)
 	if err != nil {
 		return agent.Ready{}, err
 	}

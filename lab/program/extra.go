@@ -47,6 +47,11 @@ func (e extra) word(key, absent string) string {
 func ownKeys(cfg *clients.Config, c sheet.Client) {
 	e := extra(c.Extra)
 	switch c.Kind {
+	case clients.Echo:
+		h, _ := c.Extra["heartbeat"].(map[string]any)
+		cfg.Heartbeat = clients.Heartbeat{Every: extra(h).duration("every"), Timeout: extra(h).duration("timeout")}
+	case clients.Bulk:
+		cfg.Flows = clients.Flows{Count: e.count("flows", 1), Receive: e.flag("receive"), Acks: e.flag("acks")}
 	case clients.H2:
 		cfg.HTTP2 = clients.HTTP2{ReadIdle: e.duration("read_idle"), PingTimeout: e.duration("ping_timeout"), Streams: e.count("streams", 0)}
 	case clients.MQTT:

@@ -39,6 +39,9 @@ func WireFault(f agent.Fault, a, b string) (wire.Fault, error) {
 	if o.Match, err = wireMatch(args.Match); err != nil {
 		return o, fmt.Errorf("fault %s: %w", f.Name, err)
 	}
+	if f.Do == "drop" && o.Match.Count == 0 {
+		o.Match.Count = -1 // as long as it lasts
+	}
 	if args.Set != nil {
 		if o.Set, err = wireChange(args.Set); err != nil {
 			return o, fmt.Errorf("fault %s: set: %w", f.Name, err)

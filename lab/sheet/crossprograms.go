@@ -157,6 +157,11 @@ func (x crossing) pool(c *Client, n *node, path func(...string) []string) {
 	if host == nil {
 		return
 	}
+	if h := n.get("heartbeat"); h != nil && c.Reuse != "pool" {
+		x.add(x.key(path("heartbeat")...), "write `reuse: pool`", "a heartbeat is for kept connections, and `reuse` is %s", c.Reuse)
+	} else if h != nil && c.Pool.Idle > 0 {
+		x.add(x.key(path("heartbeat")...), "leave one out", "a heartbeat keeps idle connections, and `pool.idle` closes them")
+	}
 	have := ports(host)
 	if size := c.Pool.Size; c.Reuse == "pool" && size > have && n.get("pool", "size") != nil {
 		x.add(x.val(path("pool", "size")...), "widen "+portRangeKey+" of host `"+c.On+"`, or make the pool smaller", "a pool of %d needs more than the %d ports that `%s` has", size, have, c.On)
@@ -274,8 +279,8 @@ func (x crossing) faultOfLink(f *Fault, n *node, path func(...string) []string) 
 		if f.Towards != "" && f.Towards != l.A && f.Towards != l.B {
 			x.add(x.val(path("towards")...), "write "+l.A+" or "+l.B, "the link `%s` has no direction towards `%s`", l.Name, f.Towards)
 		}
-		if f.Do == "drop-once" && n.get("match") == nil {
-			x.add(x.key(path()...), "add `match: {flags: SA, nth: 1}`", "`drop-once` needs `match`: which frame")
+		if (f.Do == "drop-once" || f.Do == "drop") && n.get("match") == nil {
+			x.add(x.key(path()...), "add `match: {flags: SA, nth: 1}`", "`%s` needs `match`: which frame", f.Do)
 		}
 		if f.Do == "set" && n.get("match") != nil {
 			x.add(x.key(path("match")...), "leave it out", "`set` is for all frames")

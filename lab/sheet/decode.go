@@ -166,7 +166,7 @@ func decodeHost(e entry) Host {
 
 func decodeLink(e entry) Link {
 	f := fields{e.val, "link", linkKeys}
-	l := Link{Name: e.key}
+	l := Link{Name: e.key, ARP: f.or("arp", "permanent")}
 	if between := f.list("between"); len(between) == 2 {
 		l.A, l.B = between[0], between[1]
 	}

@@ -190,6 +190,7 @@ var hostKeys = []Key{
 var linkKeys = []Key{
 	list("between", "the two hosts that it joins", ref("", "a host")).required().like("[client, server]"),
 	fixed("wire", "what happens to its frames; nothing is a perfect cable", wireKeys...),
+	word("arp", "how its hosts know each other: `permanent` neighbour entries, or `real` ARP, whose failure tells TCP that the host is unreachable (RFC 6069)", "permanent", "real").by("permanent"),
 }
 
 var faultKeys = []Key{

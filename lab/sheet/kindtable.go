@@ -83,7 +83,7 @@ var kinds = []Kind{
 
 	{Role: RoleHost, Name: "namespace", Built: true, About: "a network namespace with its processes", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
 	{Role: RoleHost, Name: "container", About: "a container's network namespace", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
-	{Role: RoleLink, Name: "wire", Built: true, About: "what happens to frames", Faults: []string{"blackhole", "set", "drop-once"}},
+	{Role: RoleLink, Name: "wire", Built: true, About: "what happens to frames", Faults: []string{"blackhole", "set", "drop-once", "drop"}},
 }
 
 // programFaults are what any server or client can be given.
@@ -106,6 +106,7 @@ var verbs = []Verb{
 		{Name: "set", Form: FormAny, About: "the values: a wire's, a host's sysctls, a middlebox's", Example: "{delay: 50ms}"},
 	}},
 	{Name: "drop-once", Built: true, About: "the frame that `match` describes vanishes"},
+	{Name: "drop", Built: true, About: "every frame that `match` describes vanishes"},
 	{Name: "freeze", Built: true, About: "SIGSTOP: the kernel still answers for it"},
 	{Name: "continue", Built: true, About: "SIGCONT"},
 	{Name: "kill", Built: true, About: "SIGKILL: the kernel closes its sockets. On a host: power off, nothing is said"},

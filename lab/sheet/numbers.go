@@ -203,6 +203,19 @@ func numbers(a *Arm) map[string]expr.Value {
 			add(c.Name, "connections", float64(w.Connections), expr.One)
 			add(c.Name, "size", float64(w.Size), expr.Byte)
 		}
+		if c.Kind == "bulk" && w.Size > 0 {
+			add(c.Name, "size", float64(w.Size), expr.Byte)
+		}
+		if v, ok := buffer(c.Options["SO_SNDBUF"]); ok {
+			add(c.Name, "sndbuf", v, expr.Byte)
+		}
+		if h, ok := c.Extra["heartbeat"].(map[string]any); ok {
+			for _, k := range []string{"every", "timeout"} {
+				if v, ok := numeric(h[k]); ok {
+					add(c.Name, "heartbeat_"+k, v, expr.Second)
+				}
+			}
+		}
 		if w.Response > 0 {
 			add(c.Name, "response", float64(w.Response), expr.Byte)
 		}
@@ -271,6 +284,9 @@ func numbers(a *Arm) map[string]expr.Value {
 		if s.Service > 0 {
 			add(s.Name, "service", seconds(s.Service), expr.Second)
 		}
+		if v, ok := buffer(s.Options["SO_RCVBUF"]); ok {
+			add(s.Name, "rcvbuf", v, expr.Byte)
+		}
 		add(s.Name, "backlog", float64(s.Backlog), expr.One)
 	}
 	add("", "warmup", seconds(a.Trial.Warmup), expr.Second)
@@ -279,6 +295,13 @@ func numbers(a *Arm) map[string]expr.Value {
 	}
 	add("", "length", seconds(a.Trial.Length()), expr.Second)
 	return out
+}
+
+// buffer reads a socket buffer's size as the option asks for it, before the
+// kernel doubles it.
+func buffer(option string) (float64, bool) {
+	v, err := expr.ParseQuantity(option)
+	return v.V, err == nil && (v.Unit.Is(expr.Byte) || v.Unit.Is(expr.One))
 }
 
 func numeric(v any) (float64, bool) {

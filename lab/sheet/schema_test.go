@@ -280,6 +280,7 @@ faults:
   change: {at: 1s, on: dns, do: change-record, name: api, server: mqtt}
   drop: {at: 1s, on: l1, do: drop-once, match: {flow: c>web, flags: SA, nth: 1}}
   set: {at: 1s, on: l1, do: set, set: {loss: 1%}}
+  lose: {at: 1s, on: l1, do: drop, match: {flags: PA}}
   close: {at: 1s, on: web, do: close-connections, with: rst}
 arms: {a0: {baseline: true}}
 `, `
@@ -290,14 +291,14 @@ servers: {web: {on: t, kind: http}, sink: {on: u, kind: sink}}
 clients:
   c: {on: h, to: lb.vip, kind: http, workload: {connections: 2, response: 1KiB}}
   w: {on: h, to: lb.vip, kind: exec, exec: {argv: [x], ready: {log: up}, stop: SIGINT, grace: 1s, events: true}}
-  s: {on: h, to: sink, flows: 2, receive: true}
+  s: {on: h, to: sink, flows: 2, receive: true, acks: false}
 trial: {duration: 10s}
 faults:
   out: {at: 1s, on: lb, do: drop-target, target: t}
   in: {at: 1s, on: lb, do: add-target, target: u}
   slow: {at: 2s, on: web, do: slow, service: 1s}
 arms: {a0: {baseline: true}}
-evidence: {x: {capture: a0, show: fault, title: t, flow: c>web, at: slow + 1s}}
+evidence: {x: {capture: a0, show: reset, title: t, flow: c>web, at: slow + 1s}}
 `, `
 experiment: more3
 wire: {delay: 1ms}
@@ -307,8 +308,10 @@ trial: {duration: 10s}
 arms: {a0: {baseline: true}}
 `, `
 experiment: more4
-wire: {delay: 1ms}
+hosts: {client: {}, server: {}}
 server: {kind: echo}
+client: {reuse: pool, heartbeat: {every: 30s, timeout: 5s}}
+links: {wire: {between: [client, server], wire: {delay: 1ms}, arp: real}}
 workload: {kind: writes, parts: [100B, 900B], gap: 1ms}
 trial: {duration: 10s}
 arms: {a0: {baseline: true}}

@@ -125,6 +125,7 @@ type Link struct {
 	Name string
 	A, B string
 	Wire Wire
+	ARP  string // permanent | real
 }
 
 // Wire is what happens to frames on a link. To["B"] is the direction towards

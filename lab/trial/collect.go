@@ -36,6 +36,7 @@ func (o *one) collect(m *measured) {
 		}
 		o.clientMetrics(c.Name, r, m, window)
 	}
+	o.serverMetrics(m)
 	o.hostMetrics(m, window)
 	o.wireMetrics(m, window)
 	o.middleboxMetrics(m)

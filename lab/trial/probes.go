@@ -170,6 +170,7 @@ func (s *sampler) sample(census bool) (changed bool) {
 var censusSeries = map[string]string{
 	"ESTABLISHED": "sockets.established",
 	"CLOSE-WAIT":  "sockets.close_wait",
+	"FIN-WAIT-1":  "sockets.fin_wait1",
 	"SYN-RECV":    "sockets.syn_recv",
 }
 

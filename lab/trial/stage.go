@@ -71,9 +71,9 @@ func (s *stage) build() error {
 	for _, la := range s.top.links {
 		a, b := s.hosts[la.link.A], s.hosts[la.link.B]
 		l, err := netns.Connect(netns.LinkConfig{
-			Name: la.link.Name,
-			A:    netns.Endpoint{Host: a, Addr: la.a, Extra: la.extraA, CongControl: s.congestion(la.link.A)},
-			B:    netns.Endpoint{Host: b, Addr: la.b, Extra: la.extraB, CongControl: s.congestion(la.link.B)},
+			Name: la.link.Name, ARP: la.link.ARP == "real",
+			A: netns.Endpoint{Host: a, Addr: la.a, Extra: la.extraA, CongControl: s.congestion(la.link.A)},
+			B: netns.Endpoint{Host: b, Addr: la.b, Extra: la.extraB, CongControl: s.congestion(la.link.B)},
 		})
 		if err != nil {
 			return lacks(err)

@@ -1,0 +1,37 @@
+package trial
+
+import (
+	"tcplab/lab/program"
+	"tcplab/server"
+)
+
+// bulkMetrics are what flows have instead of requests. Their goodput towards
+// the server is what its TCP acknowledged: what write() took says nothing of
+// the peer.
+func (o *one) bulkMetrics(name string, r *program.ClientResult, window float64) {
+	o.put(name, "written", float64(r.BytesSent))
+	o.put(name, "acknowledged", float64(r.Acknowledged))
+	if r.Delivered > 0 {
+		o.put(name, "goodput", float64(r.Delivered)*8/window)
+	}
+}
+
+// serverMetrics are what sinks have read.
+func (o *one) serverMetrics(m *measured) {
+	for _, v := range o.arm.Servers {
+		if r := m.servers[v.Name]; r != nil && r.Kind == server.Discard {
+			o.put(v.Name, "received", float64(r.Received))
+		}
+	}
+}
+
+// believed is how long after the instant at a client's write() took nothing
+// more, or told an error.
+func believed(events []eventLine, client string, at float64) (float64, bool) {
+	for _, e := range events {
+		if e.Agent == client && e.T >= at && (e.Event == "blocked" || e.Event == "failing") {
+			return e.T - at, true
+		}
+	}
+	return 0, false
+}
