@@ -103,7 +103,7 @@ func is[E error](err error) func() bool {
 }
 
 // spaceNeeded is what a build was seen to take, and a fifth more.
-const spaceNeeded = 600 << 20
+const spaceNeeded = 300 << 20
 
 // Build returns the kernel of this recipe and that source, building it if the
 // cache has none that is whole. Builders of the same kernel wait for each
