@@ -100,13 +100,20 @@ func (c *Chain) Predict(hz int, limit float64) {
 	c.lay(first, best)
 }
 
-// off adds up by how much steps miss their prediction, s.
+// off adds up by how much steps miss their prediction, s. A timer that is set
+// where another fires is at least a tick late: its bucket is the next one
+// (calc_index).
 func (c *Chain) off() float64 {
-	sum := 0.0
-	for _, s := range c.Steps {
-		if s.Nominal > 0 && !s.Probe {
-			sum += max(0, s.Nominal-s.Gap, s.Gap-s.Latest)
+	sum, tick := 0.0, 1/float64(c.HZ)
+	for i, s := range c.Steps {
+		if s.Nominal == 0 || s.Probe {
+			continue
 		}
+		least := s.Nominal
+		if i > 0 {
+			least += tick / 2
+		}
+		sum += max(0, least-s.Gap, s.Gap-s.Latest)
 	}
 	return sum
 }

@@ -201,7 +201,17 @@ type Trial struct {
 	Capture  *Capture            `json:"capture,omitempty"`
 	Ladders  map[string]Ladder   `json:"ladders,omitempty"` // evidence name → the packets to draw
 	Chains   []Chain             `json:"chains,omitempty"`  // what timers sent into a silence, from the capture
+	Faults   []Fault             `json:"faults,omitempty"`
 	Warnings []Warning           `json:"warnings,omitempty"`
+}
+
+// Fault is a timed change that the sheet made.
+type Fault struct {
+	Name string  `json:"name"`
+	At   float64 `json:"at"`            // s since go
+	For  float64 `json:"for,omitempty"` // s; 0: to the end
+	On   string  `json:"on"`
+	Do   string  `json:"do"`
 }
 
 // Validity says whether a trial counts, and each reason why not.

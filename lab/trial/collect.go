@@ -37,6 +37,9 @@ func (o *one) collect(m *measured) {
 		o.clientMetrics(c.Name, r, m, window)
 	}
 	o.serverMetrics(m)
+	for _, f := range o.arm.Faults {
+		o.out.Faults = append(o.out.Faults, results.Fault{Name: f.Name, At: f.At.Seconds(), For: f.For.Seconds(), On: f.On, Do: f.Do})
+	}
 	o.hostMetrics(m, window)
 	o.wireMetrics(m, window)
 	o.middleboxMetrics(m)
