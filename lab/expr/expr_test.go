@@ -70,12 +70,24 @@ var numbers = []struct {
 	{"ports()/time_wait()", "ports() / time_wait()", "1/s", 4096.0 / 60},
 	{"rtt()", "rtt()", "s", 0.01},
 	{"rto_chain(15)", "rto_chain(15)", "s", 924.6},
-	{"rto_chain(15, 200ms)", "rto_chain(15, 200ms)", "s", 924.6},
-	{"rto_chain(15, rtt + 200ms)", "rto_chain(15, rtt + 200ms)", "s", 0.21*1023 + 720},
-	{"rto_chain(15, 1s)", "rto_chain(15, 1s)", "s", 967},
+	{"rto_chain(15, 200ms)", "rto_chain(15, 200ms)", "s", 924.8},
+	{"rto_chain(15, rtt + 200ms)", "rto_chain(15, rtt + 200ms)", "s", 0.21*1024 + 720},
+	{"rto_chain(15, 220ms)", "rto_chain(15, 220ms)", "s", 945.28}, // measured on Linux 6.12, HZ 250: 955 s
+	{"rto_chain(15, 1s)", "rto_chain(15, 1s)", "s", 968},
+	{"rto_chain(15, 200ms, 10s)", "rto_chain(15, 200ms, 10s)", "s", 112.8},
 	{"rto_chain(8)", "rto_chain(8)", "s", 102.2},
 	{"rto_chain(3)", "rto_chain(3)", "s", 3},
-	{"rto_chain(3, 210ms)", "rto_chain(3, 210ms)", "s", 0.21 * 31},
+	{"rto_chain(3, 210ms)", "rto_chain(3, 210ms)", "s", 0.21 * 32},
+	{"rto_chain(3, 220ms)", "rto_chain(3, 220ms)", "s", 3.52},                 // measured: 3.59 s
+	{"rto_chain(8, 220ms)", "rto_chain(8, 220ms)", "s", 112.64},               // measured: 116.2 s
+	{"orphan_chain(0)", "orphan_chain(0)", "s", 102.2},                        // tcp_orphan_retries: 0 is 8
+	{"orphan_chain(0, 220ms)", "orphan_chain(0, 220ms)", "s", 112.64},         // measured: 114.7 s
+	{"orphan_chain(3, 220ms)", "orphan_chain(3, 220ms)", "s", 3.52},           // measured: 3.69 s
+	{"user_timeout(20s, 220ms)", "user_timeout(20s, 220ms)", "s", 20.44},      // measured: 20.7 s
+	{"unheard(64KiB, 64KiB, 1kB)", "unheard(64KiB, 64KiB, 1kB)", "B", 130424}, // tcp_sendmsg_locked; measured to the byte
+	{"unheard(16KiB, 64KiB, 1kB)", "unheard(16KiB, 64KiB, 1kB)", "B", 34856},
+	{"unheard(16KiB, 64KiB, 100B)", "unheard(16KiB, 64KiB, 100B)", "B", 32156},
+	{"unheard(64KiB, 64KiB, 128B)", "unheard(64KiB, 64KiB, 128B)", "B", 127808},
 	{"syn_chain(6)", "syn_chain(6)", "s", 131},
 	{"syn_chain(6, 0)", "syn_chain(6, 0)", "s", 127},
 	{"syn_chain(1, 0)", "syn_chain(1, 0)", "s", 3},

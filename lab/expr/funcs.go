@@ -48,7 +48,10 @@ func (f *function) arity() string {
 	case f.min == f.max:
 		return count(f.min)
 	}
-	return fmt.Sprintf("%d or %s", f.min, count(f.max)) // none has two optional ones
+	if f.max == f.min+1 {
+		return fmt.Sprintf("%d or %s", f.min, count(f.max))
+	}
+	return fmt.Sprintf("%d to %s", f.min, count(f.max))
 }
 
 // Kernel constants that predictions rest on, in seconds.
@@ -59,6 +62,9 @@ const (
 	rtoInitial     = 1.0   // TCP_TIMEOUT_INIT, RFC 6298 2.1
 	linearSYNs     = 4     // tcp_syn_linear_timeouts, default since Linux 6.5
 	ethernetMSS    = 1448  // bytes: MTU 1500 less 20 IP, 20 TCP, 12 timestamps (RFC 7323)
+	orphanRetries  = 8     // tcp_orphan_retries: what 0 means while the RTO is below its largest
+	bufferOverhead = 832   // bytes: what a packet buffer is charged beside its data, SKB_TRUESIZE of tcp_stream_alloc_skb on 64 bit
+	loneMessages   = 3     // messages that have a packet buffer of their own before the first timeout
 )
 
 var functions = map[string]*function{}
@@ -79,17 +85,57 @@ func init() {
 			asks:     "rtt", result: Second,
 		},
 		{
-			Function: Function{"rto_chain", "rto_chain(n[, first])",
-				"how long unacknowledged data is retransmitted before ETIMEDOUT, with tcp_retries2 = n. Without first it is the kernel's nominal sum, the RTO doubling from 200 ms to 120 s: 924.6 s for 15. With first, the connection's own RTO (round trip + 200 ms at least), it is the first expiry that is a nominal sum after the first retransmission. The kernel's timers add up to an eighth",
-				"tcp_model_timeout and retransmits_timed_out, net/ipv4/tcp_timer.c"},
+			Function: Function{"rto_chain", "rto_chain(n[, first[, largest]])",
+				"how long unacknowledged data is retransmitted before ETIMEDOUT, with tcp_retries2 = n. Without first it is the kernel's nominal sum, the RTO doubling from 200 ms to 120 s: 924.6 s for 15. With first, the connection's own RTO (round trip + 200 ms at least), it is the first expiry that is a nominal sum after the first timeout, and that timeout comes an RTO late, after a tail loss probe (RFC 8985 7): 945.3 s for 15 and 220 ms. largest is tcp_rto_max_ms, where the kernel has it. The timer wheel adds up to an eighth to each step",
+				"tcp_model_timeout and retransmits_timed_out, net/ipv4/tcp_timer.c; tcp_send_loss_probe, net/ipv4/tcp_output.c"},
+			min: 1, max: 3,
+			unit: takes(Second, One, Second, Second),
+			value: func(a []Value) (float64, error) {
+				n, err := retries(a[0])
+				if err != nil {
+					return 0, err
+				}
+				return rtoChain(n, a[1:])
+			},
+		},
+		{
+			Function: Function{"orphan_chain", "orphan_chain(n[, first])",
+				"how long a socket that its program has closed goes on retransmitting, with tcp_orphan_retries = n: as rto_chain, with n in the place of tcp_retries2, and 8 in the place of 0: nominally 102.2 s",
+				"tcp_orphan_retries and tcp_write_timeout, net/ipv4/tcp_timer.c"},
 			min: 1, max: 2,
 			unit: takes(Second, One, Second),
 			value: func(a []Value) (float64, error) {
 				n, err := retries(a[0])
-				if err != nil || len(a) == 1 {
-					return modelTimeout(n), err
+				if err != nil {
+					return 0, err
 				}
-				return retransmissionTimeout(n, a[1].V)
+				if n == 0 {
+					n = orphanRetries
+				}
+				return rtoChain(n, a[1:])
+			},
+		},
+		{
+			Function: Function{"user_timeout", "user_timeout(timeout, first)",
+				"how long data stays unacknowledged before ETIMEDOUT with TCP_USER_TIMEOUT, where first is the connection's RTO: the kernel counts from the first timeout, which comes two RTOs after the data, a tail loss probe between them. 20.4 s for 20 s and 220 ms",
+				"tcp_clamp_rto_to_user_timeout, net/ipv4/tcp_timer.c; RFC 5482"},
+			min: 2, max: 2,
+			unit: takes(Second, Second, Second),
+			value: func(a []Value) (float64, error) {
+				if err := checkRTO(a[1].V, rtoMax); err != nil {
+					return 0, err
+				}
+				return a[0].V + 2*a[1].V, nil
+			},
+		},
+		{
+			Function: Function{"unheard", "unheard(sndbuf, rcvbuf, message)",
+				"how many bytes write() accepts, message by message, once the peer has vanished. SO_SNDBUF is doubled; each packet buffer is charged its data and 832 B; no further one is begun once the charge has reached the limit, but the one that is begun is filled: up to half of the peer's window (which is SO_RCVBUF, doubled and halved again) in whole segments. Three messages left by themselves before that. 130,424 B for 64KiB, 64KiB, 1,000 B",
+				"sk_stream_memory_free and tcp_sendmsg_locked, net/ipv4/tcp.c; tcp_bound_to_half_wnd, include/net/tcp.h; the three: measured"},
+			min: 3, max: 3,
+			unit: takes(Byte, Byte, Byte, Byte),
+			value: func(a []Value) (float64, error) {
+				return unheard(a[0].V, a[1].V, a[2].V)
 			},
 		},
 		{
@@ -104,7 +150,7 @@ func init() {
 				if err == nil && len(a) == 2 {
 					linear, err = retries(a[1])
 				}
-				return float64(linear)*rtoInitial + backoffs(rtoInitial, n+1), err
+				return float64(linear)*rtoInitial + backoffs(rtoInitial, n+1, rtoMax), err
 			},
 		},
 		{
@@ -235,39 +281,75 @@ func retries(v Value) (int, error) {
 }
 
 // backoffs is the sum of n waits that double from first up to the largest RTO.
-func backoffs(first float64, n int) float64 {
+func backoffs(first float64, n int, largest float64) float64 {
 	total, wait := 0.0, first
 	for range n {
 		total += wait
-		wait = math.Min(2*wait, rtoMax)
+		wait = math.Min(2*wait, largest)
 	}
 	return total
 }
 
+// rtoChain takes the arguments after the number of retries: the first RTO and
+// the largest.
+func rtoChain(n int, rest []Value) (float64, error) {
+	largest := rtoMax
+	if len(rest) > 1 {
+		if largest = rest[1].V; !(largest >= 1) || largest > rtoMax {
+			return 0, errors.New("the largest RTO is from 1 s to 120 s")
+		}
+	}
+	if len(rest) == 0 {
+		return modelTimeout(n, largest), nil
+	}
+	if err := checkRTO(rest[0].V, largest); err != nil {
+		return 0, err
+	}
+	return retransmissionTimeout(n, rest[0].V, largest), nil
+}
+
+func checkRTO(first, largest float64) error {
+	if !(first > 0) || first > largest {
+		return fmt.Errorf("the first RTO is above 0 s and at most %g s", largest)
+	}
+	return nil
+}
+
 // modelTimeout is the kernel's tcp_model_timeout for data: n retransmissions
 // and the wait after the last one.
-func modelTimeout(n int) float64 { return backoffs(rtoMin, n+1) }
+func modelTimeout(n int, largest float64) float64 { return backoffs(rtoMin, n+1, largest) }
 
 // retransmissionTimeout is when a connection whose RTO is first gives up, from
-// the first transmission on. retransmits_timed_out compares the time since the
-// first *re*transmission with the nominal sum at each expiry, so a connection
-// with a long RTO makes fewer retransmissions than tcp_retries2 says, and one
-// with a few retries one more (retries 3, RTO 210 ms: 6.51 s, not 3.15).
-func retransmissionTimeout(n int, first float64) (float64, error) {
-	if !(first > 0) || first > rtoMax {
-		return 0, errors.New("the first RTO is above 0 s and at most 120 s")
-	}
+// the first transmission on. The tail loss probe comes when the RTO would be
+// due, for with one segment in flight its own time is two round trips and the
+// least RTO (tcp_schedule_loss_probe), and the RTO starts anew from there.
+// retransmits_timed_out compares the time since the first timeout with the
+// nominal sum at each expiry, so a connection with a long RTO makes fewer
+// retransmissions than tcp_retries2 says, and one with a few retries one more
+// (retries 3, RTO 210 ms: 6.72 s, not 3.36).
+func retransmissionTimeout(n int, first, largest float64) float64 {
 	// Timers of the wheel never fire early and up to an eighth late
 	// (kernel/time/timer.c); a 64th of that is certain enough to count on, and
 	// carries the nominal 200 ms over its own threshold.
 	const late = 1 + 1.0/64
-	budget := modelTimeout(n)
-	now, wait := first, math.Min(2*first, rtoMax)
-	for (now-first)*late < budget {
+	budget := modelTimeout(n, largest)
+	begun := 2 * first
+	now, wait := begun, math.Min(2*first, largest)
+	for (now-begun)*late < budget {
 		now += wait
-		wait = math.Min(2*wait, rtoMax)
+		wait = math.Min(2*wait, largest)
 	}
-	return now, nil
+	return now
+}
+
+// unheard is what write() accepts of messages that nobody acknowledges.
+func unheard(sndbuf, rcvbuf, message float64) (float64, error) {
+	goal := math.Floor(rcvbuf/2/ethernetMSS) * ethernetMSS
+	if !(message >= 1) || message > ethernetMSS || goal < ethernetMSS {
+		return 0, fmt.Errorf("messages are from 1 to %d B, and rcvbuf at least %d B", ethernetMSS, 2*ethernetMSS)
+	}
+	left := 2*sndbuf - loneMessages*(bufferOverhead+message)
+	return loneMessages*message + math.Max(0, math.Ceil(left/(bufferOverhead+goal)))*goal, nil
 }
 
 // nearestAdvice suggests the candidate that word was probably meant to be.

@@ -209,19 +209,17 @@ func TestShownValuesReadBack(t *testing.T) {
 func TestRetransmissionsEndOnlyAtAnExpiry(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(0, 40).Draw(t, "retries")
-		first := rapid.Float64Range(0.2, 120).Draw(t, "first")
-		end, err := retransmissionTimeout(n, first)
-		if err != nil {
-			t.Fatal(err)
-		}
+		largest := rapid.Float64Range(1, 120).Draw(t, "largest")
+		first := rapid.Float64Range(0.2, largest).Draw(t, "first")
+		end := retransmissionTimeout(n, first, largest)
 		expiry := false
-		for k := range 60 {
-			expiry = expiry || near(end, backoffs(first, k+1))
+		for k := range 400 {
+			expiry = expiry || near(end, first+backoffs(first, k+1, largest)) // the probe comes first
 		}
 		if !expiry {
 			t.Fatalf("%v s is no expiry", end)
 		}
-		if nominal := modelTimeout(n); (end-first)*(1+1.0/64) < nominal || end > first+2*nominal+rtoMax {
+		if nominal := modelTimeout(n, largest); (end-2*first)*(1+1.0/64) < nominal || end > 2*first+2*nominal+largest {
 			t.Fatalf("ends at %v s, nominal %v s", end, nominal)
 		}
 	})
