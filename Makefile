@@ -6,7 +6,7 @@
 SHELL   := /bin/bash
 GO      ?= go
 BIN     := bin/tcplab
-PROFILE ?= quick
+PROFILE ?=
 ARGS    ?=
 export CGO_ENABLED := 0
 
@@ -24,7 +24,7 @@ build: ## the one binary, bin/tcplab
 
 experiment: build ## run an experiment and write its report: NAME=churn [PROFILE=quick|full] [ARGS=…]
 	@test -n "$(NAME)" || { echo "which experiment? make experiment NAME=churn; there are:"; $(BIN) list; exit 2; }
-	@$(BIN) run $(NAME) --profile $(PROFILE) $(ARGS)
+	@$(BIN) run $(NAME) $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 
 kernel: build ## the guest kernel, into the user's cache: some 4 minutes, once [KERNEL_SRC=DIR or .tar.xz]
 	@$(BIN) kernel build

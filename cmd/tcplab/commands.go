@@ -88,19 +88,20 @@ func (s showCmd) Run() error {
 }
 
 type runCmd struct {
-	Name    string   `arg:"" help:"Experiment or sheet file." predictor:"experiment"`
-	Profile string   `help:"quick (small, for CI and a first look) or full (real magnitudes). The default is quick; full for an experiment on the virtual clock where a guest kernel is built." default:"" enum:",quick,full"`
-	Kernel  string   `help:"host, or guest: a kernel of its own for each trial, without privileges. The default is what the experiment needs." default:"" enum:",host,guest"`
-	Clock   string   `help:"real, or virtual: hours pass in seconds, in a guest. The default is what the experiment asks for." default:"" enum:",real,virtual"`
-	Jobs    int      `help:"Guests side by side; 0 is one for each CPU." default:"0" placeholder:"N"`
-	DryRun  bool     `help:"Say who is where, what each arm changes, in which order and for how long; start nothing."`
-	Set     []string `help:"Merge PATH=VALUE over every arm; recorded as a lever." placeholder:"PATH=VALUE" sep:"none"`
-	Seed    string   `help:"Seed of every random choice: a number, or random." default:"1"`
-	Pairs   int      `help:"Trials of each arm, each pair with a seed of its own." default:"1"`
-	Sweep   bool     `help:"Run the sheet's sweep instead of its own values: every arm that a claim about a point speaks of, at every point."`
-	Hold    bool     `help:"Keep the hosts of the last trial up at its end, until Enter or Ctrl-C."`
-	HoldAt  string   `help:"Keep the hosts of an arm's trial up at a time after go (or at its end, without one)." placeholder:"[ARM@]TIME"`
-	JSON    bool     `help:"Print the record's path and the verdict as JSON, and nothing else, on standard output."`
+	Name    string        `arg:"" help:"Experiment or sheet file." predictor:"experiment"`
+	Profile string        `help:"quick (small, for CI and a first look) or full (real magnitudes). The default is quick; full for an experiment on the virtual clock where a guest kernel is built." default:"" enum:",quick,full"`
+	Kernel  string        `help:"host, or guest: a kernel of its own for each trial, without privileges. The default is what the experiment needs." default:"" enum:",host,guest"`
+	Clock   string        `help:"real, or virtual: hours pass in seconds, in a guest. The default is what the experiment asks for." default:"" enum:",real,virtual"`
+	Jobs    int           `help:"Guests side by side; 0 is one for each CPU." default:"0" placeholder:"N"`
+	DryRun  bool          `help:"Say who is where, what each arm changes, in which order and for how long; start nothing."`
+	Set     []string      `help:"Merge PATH=VALUE over every arm; recorded as a lever." placeholder:"PATH=VALUE" sep:"none"`
+	Seed    string        `help:"Seed of every random choice: a number, or random." default:"1"`
+	Pairs   int           `help:"Trials of each arm, each pair with a seed of its own." default:"1"`
+	Stall   time.Duration `help:"End a guest that gives no sign of life for so long in wall time: a program in it spins." default:"1m" placeholder:"TIME"`
+	Sweep   bool          `help:"Run the sheet's sweep instead of its own values: every arm that a claim about a point speaks of, at every point."`
+	Hold    bool          `help:"Keep the hosts of the last trial up at its end, until Enter or Ctrl-C."`
+	HoldAt  string        `help:"Keep the hosts of an arm's trial up at a time after go (or at its end, without one)." placeholder:"[ARM@]TIME"`
+	JSON    bool          `help:"Print the record's path and the verdict as JSON, and nothing else, on standard output."`
 }
 
 func (c runCmd) Run(top *cli) error {
@@ -171,7 +172,7 @@ func (c runCmd) options(top *cli) (lab.RunOptions, error) {
 	if err != nil {
 		return lab.RunOptions{}, err
 	}
-	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
+	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Stall: c.Stall, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
 		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: version}
 	if c.Seed == "random" {
 		opt.Seed = rand.Uint64()
