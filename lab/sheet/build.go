@@ -1,6 +1,7 @@
 package sheet
 
 import (
+	"slices"
 	"sort"
 	"strings"
 
@@ -415,7 +416,7 @@ func (b *builder) whyFor(arm, path, have string) string {
 // unusedWhys tells of justifications for what is not changed, in any profile.
 func (s *source) unusedWhys() {
 	for _, w := range s.whyUsed {
-		if w.used {
+		if w.used || s.overridden(w) {
 			continue
 		}
 		if w.arm == "" {
@@ -424,6 +425,19 @@ func (s *source) unusedWhys() {
 			s.p.add(w.at, "write the path of something that it changes", "`why` for `%s`, which arm `%s` does not change", formatPath(w.path), w.arm)
 		}
 	}
+}
+
+// overridden tells whether --set, or a point of a sweep, decides what a line
+// of justification is about: then its arm may no longer change it, and that is
+// not the sheet's fault.
+func (s *source) overridden(w *why) bool {
+	for _, set := range s.sets {
+		n := min(len(set.path), len(w.path))
+		if (set.arm == "" || set.arm == w.arm) && slices.Equal(set.path[:n], w.path[:n]) {
+			return true
+		}
+	}
+	return false
 }
 
 // sweep reads what varies.

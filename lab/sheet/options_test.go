@@ -287,3 +287,26 @@ func TestLineEndingsAndByteOrderMarksDoNotMatter(t *testing.T) {
 		}
 	}
 }
+
+func TestSetMayDecideWhatAnArmJustifies(t *testing.T) {
+	text := []byte(`
+experiment: x
+wire: {delay: 5ms}
+server: {kind: echo}
+workload: {rate: 100/s}
+trial: {duration: 1s}
+arms:
+  a: {baseline: true}
+  slow: {workload: {rate: 5/s}, why: {workload.rate: less of it}}
+`)
+	if _, err := Parse("x.yaml", text, Options{Set: []string{"workload.rate=5/s"}}); err != nil {
+		t.Errorf("the sheet is refused for a value that --set gives: %v", err)
+	}
+	if _, err := Parse("x.yaml", text, Options{Set: []string{"workload.size=5B"}}); err != nil {
+		t.Error(err)
+	}
+	broken := []byte(strings.Replace(string(text), "slow: {workload: {rate: 5/s}", "slow: {workload: {size: 5B}", 1))
+	if _, err := Parse("x.yaml", broken, Options{Set: []string{"workload.connections=5"}}); err == nil {
+		t.Error("a line of justification for what nothing changes was let through")
+	}
+}
