@@ -53,7 +53,7 @@ func (p *Plan) Describe() string {
 		fmt.Fprintf(&b, "  %d. %s, pair %d: from %v, for %v%s (warm-up %v)\n", t.Number, t.Arm, t.Pair, at.Round(time.Second), length, until, a.Trial.Warmup)
 		at += length + overhead
 	}
-	fmt.Fprintf(&b, "  about %v in all\n", p.Estimate().Round(time.Second))
+	fmt.Fprintf(&b, "  %s\n", p.Takes())
 	if len(e.Sweep) > 0 {
 		b.WriteString("\nSweep (with --sweep)\n")
 		for _, s := range e.Sweep {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tcplab/lab/expr"
+	"tcplab/lab/guest"
 	"tcplab/lab/sheet"
 	"tcplab/lab/trial"
 	"tcplab/results"
@@ -99,6 +100,21 @@ func (p *Plan) Estimate() time.Duration {
 		}
 	}
 	return d
+}
+
+// Takes says how long the plan takes, in words: on the virtual clock that is
+// guest time, of which what nobody waits for is skipped.
+func (p *Plan) Takes() string {
+	var d time.Duration
+	for _, t := range p.Trials {
+		if a, ok := armOf(p.Experiment, t.Arm); ok {
+			d += a.Trial.Length()
+		}
+	}
+	if p.how.ran.Clock == guest.Virtual {
+		return fmt.Sprintf("each in a guest of its own, at most %v of virtual time in all", d.Round(time.Second))
+	}
+	return fmt.Sprintf("about %v", p.Estimate().Round(time.Second))
 }
 
 // predict computes every prediction from the sheet alone.

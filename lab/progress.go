@@ -151,7 +151,7 @@ type logLines struct {
 }
 
 func (l *logLines) Plan(p *Plan) {
-	l.log.Info("plan", "experiment", p.Experiment.Name, "profile", p.Experiment.Profile, "trials", len(p.Trials), "seed", p.Seed, "about", p.Estimate().Round(time.Second))
+	l.log.Info("plan", "experiment", p.Experiment.Name, "profile", p.Experiment.Profile, "trials", len(p.Trials), "seed", p.Seed, "takes", p.Takes())
 }
 
 func (l *logLines) News(n trial.News) {

@@ -121,10 +121,13 @@ func (c runCmd) Run(top *cli) error {
 		fmt.Fprint(say, plan.Describe())
 		return nil
 	}
+	for _, w := range plan.Warnings {
+		fmt.Fprintf(os.Stderr, "tcplab: %s\n", w.Text)
+	}
 	for _, w := range plan.Experiment.Warnings {
 		fmt.Fprintf(os.Stderr, "tcplab: warning: %s\n", w)
 	}
-	fmt.Fprintf(say, "%s, profile %s: %d trials, about %v\n", plan.Experiment.Name, plan.Experiment.Profile, len(plan.Trials), plan.Estimate().Round(time.Second))
+	fmt.Fprintf(say, "%s, profile %s: %d trials, %s\n", plan.Experiment.Name, plan.Experiment.Profile, len(plan.Trials), plan.Takes())
 
 	ctx, stop := interruptible()
 	defer stop()

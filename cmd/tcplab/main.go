@@ -8,20 +8,41 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/alecthomas/kong"
 
 	"tcplab/lab"
 	"tcplab/lab/agent"
 	"tcplab/lab/guest"
+	"tcplab/lab/guest/kernel/verify"
 	"tcplab/lab/program"
 	"tcplab/lab/trial"
 	"tcplab/netns"
 	"tcplab/netns/tree"
 )
 
-// version is set when a release is built.
-var version = "devel"
+// version is set when a release is built; otherwise it is the commit.
+var version = ""
+
+func init() {
+	if version != "" {
+		return
+	}
+	version = "devel"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && len(s.Value) > 12:
+			version = s.Value[:12]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			version += ", changed"
+		}
+	}
+}
 
 type cli struct {
 	Results string `help:"Folder of the records." default:"results/runs" env:"TCPLAB_RESULTS" type:"path" placeholder:"DIR"`
@@ -44,6 +65,7 @@ type cli struct {
 func register() {
 	tree.Register(trial.EntryPoint, trial.Work)
 	tree.Register(doctorWorker, doctorWork)
+	tree.Register(verify.Worker, verify.Work)
 }
 
 func main() {
