@@ -59,6 +59,7 @@ type Config struct {
 	Size         int               `json:"size,omitempty"`          // of a request
 	ResponseSize int               `json:"response_size,omitempty"` // of an answer; 0: as the request
 	Connections  int               `json:"connections,omitempty"`   // requests under way at once, at most; 0: 64
+	Again        time.Duration     `json:"again,omitempty"`         // closed loop: from a failure to the next request; 0: as from an answer
 	Deadline     time.Duration     `json:"deadline,omitempty"`      // from the intended start, after it a request has failed; 0: never
 	Warmup       time.Duration     `json:"warmup,omitempty"`        // from t0 to the window's beginning
 	Duration     time.Duration     `json:"duration,omitempty"`      // of the window

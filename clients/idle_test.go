@@ -2,6 +2,7 @@ package clients_test
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -116,5 +117,23 @@ func TestIdleConnectionThatIsResetIsAnErrorOfNoRequest(t *testing.T) {
 	}
 	if r.OK != 1 || r.Failed != 0 || r.Lost != 1 || r.Errors["ECONNRESET"] != 1 || r.Stale != 1 {
 		t.Errorf("%+v, %d stale", r.Counts, r.Stale)
+	}
+}
+
+// A client that writes twice a day reconnects at once when that fails.
+func TestAfterAFailureAClosedLoopMayGoOnSooner(t *testing.T) {
+	gate(t)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	for again, most := range map[time.Duration]int64{0: 1, 20 * time.Millisecond: 1000} {
+		r, _ := run(t, clients.Config{To: []string{nobody}, Connections: 1, Size: 16, Duration: 400 * time.Millisecond, Again: again},
+			workloads.Config{Arrivals: workloads.Closed, Connections: 1, Think: time.Hour})
+		if r.Failed > most || again > 0 && r.Failed < 3 {
+			t.Errorf("again %v: %d failures in 400 ms", again, r.Failed)
+		}
 	}
 }

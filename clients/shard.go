@@ -442,6 +442,9 @@ func (s *shard) again(now int64, failed bool) {
 	}
 	pause := int64(s.owner.starts.think)
 	if failed {
+		if s.owner.cfg.Again > 0 {
+			pause = int64(s.owner.cfg.Again)
+		}
 		pause = max(pause, failedPause)
 	}
 	s.pauses.push(now + pause)

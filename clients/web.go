@@ -289,6 +289,9 @@ func (k *worker) again() {
 	if w.starts.closed {
 		pause := int64(w.starts.think)
 		if w.meter.failing {
+			if again := int64(w.cfg.Again); again > 0 {
+				pause = again
+			}
 			pause = max(pause, failedPause)
 		}
 		w.pauses.push(k.free + pause)

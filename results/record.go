@@ -192,6 +192,7 @@ type Trial struct {
 	Duration float64             `json:"duration"` // of the measuring window, s
 	Took     float64             `json:"took"`     // s, wall time
 	Metrics  map[string]Quantity `json:"metrics"`  // OWNER.METRIC
+	Kernel   map[string]string   `json:"kernel,omitempty"` // the arm's global settings, as read back
 	Validity Validity            `json:"validity"`
 	Files    []File              `json:"files"`
 	Columns  []Column            `json:"columns"` // of samples.csv.gz

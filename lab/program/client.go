@@ -65,7 +65,7 @@ func clientConfig(s ClientSpec) clients.Config {
 	c, w := s.Client, s.Client.Workload
 	cfg := clients.Config{
 		Kind: c.Kind, To: s.To, Reuse: c.Reuse, Closes: c.Closes, Options: c.Options,
-		Size: w.Size, ResponseSize: w.Response, Connections: w.Connections, Deadline: c.Deadline,
+		Size: w.Size, ResponseSize: w.Response, Connections: w.Connections, Deadline: c.Deadline, Again: w.Again,
 		Warmup: s.Trial.Warmup, Duration: s.Trial.Length() - s.Trial.Warmup, Drain: defaultDrain,
 	}
 	if c.Reuse == clients.Pooled {

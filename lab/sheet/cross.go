@@ -135,6 +135,18 @@ func (x crossing) host(h *Host) {
 	x.sysctls(append(n, "sysctl"))
 	x.sysctls(append(n, "router", "sysctl"))
 	if h.Router != nil {
+		if nat := h.Router.NAT; nat != "" {
+			l := x.a.link(nat)
+			switch {
+			case l == nil:
+				x.add(x.val("hosts", h.Name, "router", "nat"), suggest(nat, x.links(), "links"), "no link `%s`", nat)
+			case l.A != h.Name && l.B != h.Name:
+				x.add(x.val("hosts", h.Name, "router", "nat"), "name the one that its clients are hidden behind", "the link `%s` does not reach `%s`", nat, h.Name)
+			}
+		}
+		if h.Router.NoTrack && (h.Router.NAT != "" || h.Router.Invalid != "" || h.Router.Track) {
+			x.add(x.key("hosts", h.Name, "router", "notrack"), "leave `nat`, `invalid` and `track` out", "`notrack`: without conntrack there is no NAT, and no packet is INVALID")
+		}
 		for k := range h.Router.Sysctl {
 			if _, twice := h.Sysctl[k]; twice {
 				x.add(x.key("hosts", h.Name, "router", "sysctl", k), "keep one", "`%s` is in `sysctl` and in `router.sysctl`", k)

@@ -141,6 +141,8 @@ func (x crossing) workload(c *Client, n *node, path func(...string) []string) {
 		x.add(key("rate_to"), "add `rate: 600/s`", "a ramp needs the rate that it begins at")
 	case has("think") && c.Workload.Arrivals != "closed":
 		x.add(key("think"), "leave `rate` out, or `think`", "`think` belongs to the closed loop: with a rate, the schedule says when to send")
+	case has("again") && c.Workload.Arrivals != "closed":
+		x.add(key("again"), "leave `rate` out, or `again`", "`again` belongs to the closed loop: with a rate, the schedule says when to send")
 	case has("trace") && (has("rate") || has("think")):
 		x.add(key("trace"), "leave the others out", "a trace says itself when each request begins")
 	}
@@ -218,7 +220,7 @@ func concatWords(lists ...[]string) []string {
 }
 
 // momentary are verbs that leave nothing to undo.
-var momentary = []string{"drop-once", "close-connections", "goaway", "forget-flows", "restart", "continue"}
+var momentary = []string{"drop-once", "fill", "look", "close-connections", "goaway", "forget-flows", "restart", "continue"}
 
 func (x crossing) fault(f *Fault) {
 	path := func(keys ...string) []string { return append([]string{"faults", f.Name}, keys...) }
@@ -265,6 +267,16 @@ func (x crossing) fault(f *Fault) {
 		}
 		if name := n.get("name"); x.tree.get("names", name.text) == nil {
 			x.add(name.at, suggest(name.text, x.tree.get("names").names(), "names"), "no name `%s`", name.text)
+		}
+	case "bypass":
+		if f.For == 0 {
+			x.add(x.key(path()...), "add `for: 20s`", "`bypass` without an end: packets would never come back")
+		}
+	case "look":
+		if c := n.get("client"); c != nil && x.a.client(c.text) == nil {
+			x.add(c.at, suggest(c.text, x.clients(), "clients"), "no client `%s`", c.text)
+		} else if c == nil && len(x.a.Clients) != 1 {
+			x.add(x.key(path()...), "add `client: NAME`", "`look` at whose connection? There are %d clients", len(x.a.Clients))
 		}
 	case "drop-target", "add-target":
 		if t := n.get("target"); x.a.host(t.text) == nil && x.a.server(t.text) == nil {

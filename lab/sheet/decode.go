@@ -159,7 +159,8 @@ func decodeHost(e entry) Host {
 	}
 	if f.get("router") != nil {
 		r := f.sub("router")
-		h.Router = &Router{NFT: r.text("nft"), Sysctl: r.texts("sysctl")}
+		h.Router = &Router{NAT: r.text("nat"), Invalid: r.text("invalid"), Track: r.flag("track"), NoTrack: r.flag("notrack"),
+			NFT: r.text("nft"), Sysctl: r.texts("sysctl")}
 	}
 	return h
 }
@@ -300,7 +301,7 @@ func decodeWorkload(f fields, client string) Workload {
 	w := Workload{
 		Kind: f.or("kind", kind), Rate: f.number("rate"), RateTo: f.number("rate_to"), Arrivals: f.text("arrivals"),
 		Connections: max(1, f.count("connections")), Size: f.count("size"), Response: f.count("response"),
-		Think: f.duration("think"), Trace: f.text("trace"),
+		Think: f.duration("think"), Again: f.duration("again"), Trace: f.text("trace"),
 	}
 	if f.get("size") == nil && kind != "" && kind != "bulk" {
 		w.Size = 128

@@ -142,6 +142,7 @@ var workloadKeys = []Key{
 	size("size", "length of a request").like("128B").by("128B"),
 	size("response", "length of an answer that is asked for").by("as the server has it").like("1KiB"),
 	duration("think", "pause between an answer and the next request, in the closed loop").by("0").like("10ms"),
+	duration("again", "pause after a failed request instead, in the closed loop").by("`think`").like("1s"),
 	text("trace", "file with one request a line: seconds since go, bytes").like("trace.csv"),
 }
 
@@ -182,7 +183,11 @@ var hostKeys = []Key{
 		share("drift", "seconds gained per second; negative is lost").by("0").like("0.001%").within(-0.5, 0.5)),
 	fixed("middlebox", "it forwards with a policy of ours", middleboxKeys...).kindsOf(RoleMiddlebox),
 	fixed("router", "it forwards as Linux does, with its own conntrack and nftables",
-		text("nft", "nftables rules, as `nft -f` reads them"),
+		ref("nat", "the link that it hides everybody behind (masquerade)"),
+		word("invalid", "what becomes of packets that conntrack calls INVALID", "accept", "drop").by("nothing is said of them"),
+		toggle("track", "conntrack is on, though no rule needs it").by("false"),
+		toggle("notrack", "no packet goes through conntrack").by("false"),
+		text("nft", "further nftables rules, as `nft -f` reads them; only these need the program nft"),
 		sysctlKey),
 	text("container", "an image whose network namespace is the host").by("a namespace").like("tcplab"),
 }

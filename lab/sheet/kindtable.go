@@ -79,7 +79,7 @@ var kinds = []Kind{
 	{Role: RoleMiddlebox, Name: "flowtable", Built: true, About: "a stateful firewall: flows are known from their SYN on", Faults: []string{"forget-flows", "set"}, Keys: []Key{
 		count("max", "most flows").by("unlimited").like("4096"),
 	}},
-	{Role: RoleMiddlebox, Name: "router", About: "a Linux router with its own conntrack and nftables", Faults: []string{"forget-flows"}},
+	{Role: RoleMiddlebox, Name: "router", Built: true, About: "a Linux router with its own conntrack and nftables", Faults: []string{"forget-flows", "bypass", "fill", "look"}},
 
 	{Role: RoleHost, Name: "namespace", Built: true, About: "a network namespace with its processes", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
 	{Role: RoleHost, Name: "container", About: "a container's network namespace", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
@@ -122,6 +122,13 @@ var verbs = []Verb{
 		text("name", "the name").required().like("api"), ref("server", "where it points to from then on").required(),
 	}},
 	{Name: "forget-flows", Built: true, About: "its flow table is emptied, and nobody is told"},
+	{Name: "bypass", Built: true, About: "packets take another path for that long, around the router's conntrack: a failover that hides what passes meanwhile"},
+	{Name: "fill", Built: true, About: "conntrack's table is filled with flows of others, without a packet", Keys: []Key{
+		count("entries", "how many").by("until the table is full").like("262144").within(1, 1<<24),
+		toggle("assured", "they have had an answer, so that the kernel does not throw them out for new ones").by("true"),
+		duration("timeout", "how long they live").by("432000s").like("600s"),
+	}},
+	{Name: "look", Built: true, About: "what conntrack has of a client's connection is noted", Keys: []Key{ref("client", "whose").by("the only one's")}},
 	{Name: "drop-target", Built: true, About: "a target is taken out", Keys: []Key{ref("target", "which").required()}},
 	{Name: "add-target", Built: true, About: "a target comes in", Keys: []Key{ref("target", "which").required()}},
 }

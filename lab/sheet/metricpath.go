@@ -293,8 +293,10 @@ func withMetric(a *Arm, m results.MetricInfo) []string {
 			out = append(out, s.Name)
 		}
 	case results.OwnerHost:
-		for _, h := range a.Hosts {
-			out = append(out, h.Name)
+		for i := range a.Hosts {
+			if hostHas(&a.Hosts[i], m) {
+				out = append(out, a.Hosts[i].Name)
+			}
 		}
 	case results.OwnerLink:
 		for _, l := range a.Links {
@@ -302,6 +304,18 @@ func withMetric(a *Arm, m results.MetricInfo) []string {
 		}
 	}
 	return out
+}
+
+// hostHas tells whether a host has a metric: some are a router's or a
+// middlebox's only.
+func hostHas(h *Host, m results.MetricInfo) bool {
+	switch head, _, _ := strings.Cut(m.Name, "."); head {
+	case "conntrack":
+		return h.Router != nil
+	case "middlebox":
+		return h.Middlebox != nil
+	}
+	return true
 }
 
 // owner finds, or checks, whose metric it is.

@@ -51,9 +51,6 @@ func (e *Experiment) NotBuilt() []string {
 		if len(a.DNS) > 0 {
 			add("the lab's resolver (`names`)")
 		}
-		if len(a.Kernel) > 0 {
-			add("a guest kernel (`kernel`)")
-		}
 	}
 	return out
 }

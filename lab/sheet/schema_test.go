@@ -315,4 +315,16 @@ links: {wire: {between: [client, server], wire: {delay: 1ms}, arp: real}}
 workload: {kind: writes, parts: [100B, 900B], gap: 1ms}
 trial: {duration: 10s}
 arms: {a0: {baseline: true}}
+`, `
+experiment: more5
+hosts: {a: {}, r: {router: {nat: l2, invalid: drop, track: true, notrack: false}}, b: {}}
+links: {l1: {between: [a, r]}, l2: {between: [r, b]}}
+servers: {web: {on: b, kind: echo}}
+clients: {c: {on: a, to: web, reuse: pool, workload: {think: 9s, again: 1s}}}
+trial: {duration: 10s}
+faults:
+  around: {at: 1s, for: 1s, on: r, do: bypass}
+  fill: {at: 1s, on: r, do: fill, entries: 10, assured: false, timeout: 60s}
+  look: {at: 2s, on: r, do: look, client: c}
+arms: {a0: {baseline: true}}
 `}

@@ -116,8 +116,12 @@ type Middlebox struct {
 
 // Router is a Linux router with its own conntrack and nftables.
 type Router struct {
-	NFT    string
-	Sysctl map[string]string
+	NAT     string // the link that it hides its clients behind
+	Invalid string // accept | drop | ""
+	Track   bool
+	NoTrack bool
+	NFT     string
+	Sysctl  map[string]string
 }
 
 // Link joins two hosts; A and B are host names, in the sheet's order.
@@ -220,6 +224,7 @@ type Workload struct {
 	Size        int // B
 	Response    int // B
 	Think       time.Duration
+	Again       time.Duration // after a failure; 0: Think
 	Trace       string
 	Extra       map[string]any
 }

@@ -43,6 +43,7 @@ func (o *one) collect(m *measured) {
 	o.hostMetrics(m, window)
 	o.wireMetrics(m, window)
 	o.middleboxMetrics(m)
+	o.routerMetrics(m)
 	o.agentRecords(m, window)
 	o.validate(m)
 

@@ -29,7 +29,7 @@ type act struct {
 
 // undo is what ends a fault that lasts, where the lab has to say so. A wire
 // knows by itself when a fault is over.
-var undo = map[string]string{"freeze": "continue", "slow": "resume", "stall": "resume", "stop-accepting": "resume", "stop-closing": "resume"}
+var undo = map[string]string{"bypass": "end-bypass", "freeze": "continue", "slow": "resume", "stall": "resume", "stop-accepting": "resume", "stop-closing": "resume"}
 
 // timetable puts faults and their ends in order of time; at one time the order
 // is the sheet's.
@@ -83,6 +83,9 @@ func (o *one) refuse(err error) {
 func (o *one) apply(ctx context.Context, f sheet.Fault, at int64, m *measured) error {
 	if f.OnKind == "host" {
 		return o.applyToHost(f, at)
+	}
+	if o.trk.by[f.On] != nil && f.OnKind == "middlebox" {
+		return o.applyToRouter(f)
 	}
 	for _, p := range o.st.procs {
 		if p.Job.Name == f.On && plays(p.Job.Role, f.OnKind) && !o.st.killed[p] {

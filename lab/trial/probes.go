@@ -25,7 +25,8 @@ type sampler struct {
 	by    map[string]*probe.Probe
 	ports map[string][2]int
 	kick  chan struct{}
-	last  map[string][3]int64 // what the last reading gave
+	trk   *trackers           // of routers; nil: none
+	last  map[string][6]int64 // what the last reading gave
 
 	mu    sync.Mutex
 	edges map[string][2]edge
@@ -33,7 +34,7 @@ type sampler struct {
 }
 
 func newSampler(rec *recorder, names []string, hosts map[string]*netns.Host, ports map[string][2]int) (*sampler, error) {
-	s := &sampler{rec: rec, names: names, by: map[string]*probe.Probe{}, ports: ports, edges: map[string][2]edge{}, kick: make(chan struct{}, 1), last: map[string][3]int64{}}
+	s := &sampler{rec: rec, names: names, by: map[string]*probe.Probe{}, ports: ports, edges: map[string][2]edge{}, kick: make(chan struct{}, 1), last: map[string][6]int64{}}
 	for _, n := range names {
 		err := hosts[n].Do(func() (err error) {
 			s.by[n], err = probe.Open()
@@ -144,7 +145,12 @@ func (s *sampler) sample(census bool) (changed bool) {
 			s.fail(n, err, err2)
 			continue
 		}
-		now := [3]int64{st.TimeWait, values[0], values[1]}
+		ct, _, err := s.trk.sample(s.rec, n, at)
+		if err != nil {
+			s.fail(n, err)
+			continue
+		}
+		now := [6]int64{st.TimeWait, values[0], values[1], ct.invalid, ct.drop, ct.early}
 		changed = changed || s.last[n] != now
 		s.last[n] = now
 		s.rec.add(n, "sockets.time_wait", at, float64(st.TimeWait))

@@ -68,6 +68,9 @@ func (s *stage) build() error {
 			return err
 		}
 	}
+	if err := s.route(); err != nil {
+		return err
+	}
 	for _, la := range s.top.links {
 		a, b := s.hosts[la.link.A], s.hosts[la.link.B]
 		l, err := netns.Connect(netns.LinkConfig{

@@ -45,6 +45,7 @@ type one struct {
 	st  *stage
 	rec *recorder
 	smp *sampler
+	trk *trackers
 	cap *capturing
 
 	evMu    sync.Mutex
@@ -83,7 +84,10 @@ func (o *one) run(ctx context.Context) (results.Trial, error) {
 	o.rec = newRecorder()
 	o.reached, o.news = map[string]int64{}, make(chan struct{})
 	o.phase("hosts and links", 0)
-	var err error
+	err := o.setKernel()
+	if err != nil {
+		return o.out, err
+	}
 	if o.st, err = newStage(o.arm, o.plan.Seed, o.w.agentArgv, o.hear); err != nil {
 		return o.out, err
 	}
@@ -102,6 +106,7 @@ func (o *one) run(ctx context.Context) (results.Trial, error) {
 	}
 	defer o.smp.close()
 	defer o.cap.close()
+	defer o.trk.close()
 
 	measured := o.measure(ctx)
 	for _, err := range o.refused {
@@ -160,8 +165,14 @@ func (o *one) prepare(ctx context.Context) error {
 	if o.smp, err = newSampler(o.rec, names, o.st.hosts, ports); err != nil {
 		return err
 	}
+	if o.trk, err = openTrackers(o); err != nil {
+		o.smp.close()
+		return err
+	}
+	o.smp.trk = o.trk
 	if o.cap, err = openCapture(o); err != nil {
 		o.smp.close()
+		o.trk.close()
 		return lacks(err)
 	}
 	return nil

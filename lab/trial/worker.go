@@ -123,12 +123,12 @@ func (w *worker) work(ctx context.Context) error {
 	if !w.guest { // nobody can come in there
 		defer w.serveEnter(ctx)()
 	}
-	if lack := needs(exp.Needs); lack != "" {
+	if lack := needs(exp.Needs, w.guest); lack != "" {
 		return &Failure{5, fmt.Errorf("%s needs what this machine lacks: %s", exp.Name, lack)}
 	}
 	unsupported := map[string]string{}
 	for _, a := range exp.Arms {
-		if lack := needs(a.Needs); lack != "" {
+		if lack := needs(a.Needs, w.guest); lack != "" {
 			unsupported[a.Name] = lack
 		}
 	}
