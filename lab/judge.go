@@ -83,6 +83,11 @@ func Judge(r *results.Run, e *sheet.Experiment) error {
 	}
 	for _, p := range e.Predict {
 		out := r.Predictions[p.Name]
+		if of, err := expr.Parse(p.Of); err == nil && out.Holds != results.NotAsked && unsupported(r, of) != "" {
+			out.Holds, out.Note = results.NotAsked, unsupported(r, of)
+			r.Predictions[p.Name] = out
+			continue
+		}
 		if err := compare(&out, p, e, pairs); err != nil {
 			return fmt.Errorf("prediction %s: %w", p.Name, err)
 		}

@@ -72,6 +72,7 @@ var scalars = []MetricInfo{
 	{Name: "sockets.close_wait.max", Unit: "1", Owner: OwnerHost, About: "most CLOSE-WAIT sockets at once, from inet_diag"},
 	{Name: "sockets.established.max", Unit: "1", Owner: OwnerHost, About: "most ESTABLISHED sockets at once, from inet_diag"},
 	{Name: "sockets.fin_wait1.max", Unit: "1", Owner: OwnerHost, About: "most FIN-WAIT-1 sockets at once, from inet_diag: closed by their program, with something that the peer has not acknowledged"},
+	{Name: "sockets.fin_wait1.time", Unit: "s", Owner: OwnerHost, About: "from the first FIN-WAIT-1 socket that was seen to the last, from inet_diag"},
 	{Name: "sockets.syn_recv.max", Unit: "1", Owner: OwnerHost, About: "most SYN-RECV sockets at once, from inet_diag"},
 	{Name: "ports.used.max", Unit: "share", Owner: OwnerHost, About: "largest share of the ephemeral range used towards one destination, from inet_diag"},
 	{Name: "time_wait.growth", Unit: "1", Owner: OwnerHost, About: "TIME-WAIT sockets at the end of the window less those at its start, from sockstat"},

@@ -183,6 +183,9 @@ func (o *one) hostMetrics(m *measured, window float64) {
 				o.put(h.Name, metric, v)
 			}
 		}
+		if first, last, ok := above(o.rec.get(h.Name, "sockets.fin_wait1"), from, to); ok {
+			o.put(h.Name, "sockets.fin_wait1.time", last-first)
+		}
 		o.out.Hosts = append(o.out.Hosts, *facts)
 	}
 	if err := o.smp.err; err != nil {
@@ -320,6 +323,21 @@ func largest(s results.Series, from, to float64) (float64, bool) {
 		}
 	}
 	return best, ok
+}
+
+// above is when a series was first and last seen above 0 in [from, to], s after
+// go.
+func above(s results.Series, from, to float64) (first, last float64, ok bool) {
+	for i, t := range s.T {
+		if t < from || t > to || s.V[i] <= 0 {
+			continue
+		}
+		if !ok {
+			first, ok = t, true
+		}
+		last = t
+	}
+	return first, last, ok
 }
 
 // sum adds the bins of a series that begin in [from, to).
