@@ -17,13 +17,16 @@ import (
 	"golang.org/x/term"
 
 	"tcplab/lab"
+	"tcplab/lab/guest"
 	"tcplab/lab/guest/kernel"
+	"tcplab/lab/guest/kernel/verify"
 )
 
 type kernelCmd struct {
 	Build  kernelBuildCmd  `cmd:"" help:"Build the guest kernel into the cache, if it is not there."`
 	Path   kernelPathCmd   `cmd:"" help:"Print the path of the guest kernel."`
 	Config kernelConfigCmd `cmd:"" help:"Print what the guest kernel is made of, each line with its reason."`
+	Verify kernelVerifyCmd `cmd:"" help:"Boot the guest kernel and try what labs need of it."`
 }
 
 // kernelError gives an error of the guest kernel its exit code.
@@ -112,6 +115,45 @@ func (c kernelConfigCmd) Run() error {
 		for _, p := range kernel.Patches() {
 			fmt.Printf("%-38s # %s\n", p.Name, p.Why())
 		}
+	}
+	return nil
+}
+
+type kernelVerifyCmd struct{}
+
+func (kernelVerifyCmd) Run() error {
+	k, err := kernel.Find()
+	if err != nil {
+		return kernelError(err)
+	}
+	dir, err := os.MkdirTemp("", "tcplab-verify-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	checks, err := verify.Run(ctx, k, dir)
+	if _, ok := errors.AsType[*guest.NoMemoryError](err); ok {
+		return &lab.Error{Code: lab.ExitLacks, Err: err}
+	}
+	if err != nil {
+		return kernelError(err)
+	}
+	failed := 0
+	for _, c := range checks {
+		state, said := "yes", c.Said
+		switch {
+		case c.Failed != "":
+			state, said = "no ", c.Failed
+			failed++
+		case c.Unknown:
+			state = "?  "
+		}
+		fmt.Printf("%s %-35s %s\n", state, c.What, said)
+	}
+	if failed > 0 {
+		return &lab.Error{Code: lab.ExitFail, Err: fmt.Errorf("%d of %d checks failed: %s is no kernel for labs", failed, len(checks), k.Path)}
 	}
 	return nil
 }
