@@ -59,7 +59,24 @@ type Config struct {
 	// Normal leaves the wire's thread under the normal scheduling policy
 	// instead of the lowest real-time one, where that is allowed.
 	Normal bool `json:"normal,omitempty"`
+	// Release is what lets frames go at their time. The zero value takes fq
+	// where the kernel has it.
+	Release Release `json:"release,omitempty"`
 }
+
+// Release is what lets frames go at their time.
+type Release string
+
+const (
+	// AutoRelease is FQ where the kernel has it, Timerfd elsewhere. The zero
+	// value means it too.
+	AutoRelease Release = "auto"
+	// FQ hands a frame over as soon as it is decided, with its departure as
+	// SO_TXTIME, to the kernel's fq on the port.
+	FQ Release = "fq"
+	// Timerfd keeps frames until a timer goes off.
+	Timerfd Release = "timerfd"
+)
 
 // Symmetric is a wire that does the same in both directions.
 func Symmetric(d Direction) Config { return Config{TowardsA: d, TowardsB: d} }
@@ -207,6 +224,11 @@ func (c Config) Validate() error {
 	}
 	if c.MaxFrames < 0 || c.MaxFrames > maxFramesLimit {
 		return fmt.Errorf("wire: max_frames %d: write 1 to %d, or 0 for %d", c.MaxFrames, maxFramesLimit, defaultFrames)
+	}
+	switch c.Release {
+	case "", AutoRelease, FQ, Timerfd:
+	default:
+		return fmt.Errorf("wire: release %q: write auto, fq or timerfd", c.Release)
 	}
 	for i, d := range []Direction{c.TowardsA, c.TowardsB} {
 		if err := d.validate(c.Fates); err != nil {

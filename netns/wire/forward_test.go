@@ -114,12 +114,16 @@ func TestDelayIsAddedEachWay(t *testing.T) {
 	}
 	h := r.wire.DelayError()
 	k := r.wire.Counters()
-	if n := int64(*k.TowardsA.Out + *k.TowardsB.Out); h.TotalCount() != n || h.Min() < 0 {
+	n := int64(*k.TowardsA.Out + *k.TowardsB.Out)
+	if h.TotalCount() > n || h.TotalCount() < n/sampleEach || h.Min() < 0 {
 		t.Errorf("the delay error was recorded %d times for %d frames, the least %d ns", h.TotalCount(), n, h.Min())
 	}
+	if r.wire.Release() == string(Timerfd) && h.TotalCount() != n {
+		t.Errorf("the delay error was recorded %d times for %d frames that the wire sent itself", h.TotalCount(), n)
+	}
 	noErrors(t, k)
-	if r.wire.Release() != "timerfd" || r.wire.Policy() != "fifo" {
-		t.Errorf("release %q, policy %q as root", r.wire.Release(), r.wire.Policy())
+	if r.wire.Policy() != "fifo" {
+		t.Errorf("policy %q as root", r.wire.Policy())
 	}
 }
 

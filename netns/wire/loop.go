@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 func (w *Wire) loop() error {
 	events := make([]unix.EpollEvent, 8)
 	for {
-		n, err := unix.EpollWait(w.epoll, events, -1)
+		n, err := w.wait(events)
 		if err == unix.EINTR {
 			continue
 		}
@@ -27,7 +28,7 @@ func (w *Wire) loop() error {
 			switch e.Fd {
 			case fromPortA, fromPortB:
 				if e.Events&unix.EPOLLERR != 0 {
-					err = w.ports[e.Fd].check()
+					w.suspect, w.patience = clock.Now(), firstPatience
 				}
 			case fromTimer:
 				w.release.fired()
@@ -45,8 +46,18 @@ func (w *Wire) loop() error {
 				return err
 			}
 		}
+		if w.suspect != 0 {
+			if err := w.inspect(); err != nil {
+				w.mu.Unlock()
+				return err
+			}
+		}
+		took, now := 0, int64(0)
 		for !w.stopped.Load() {
-			busy := w.turn()
+			var n int
+			var busy bool
+			n, now, busy = w.turn()
+			took += n
 			next, some := w.release.next()
 			// Under load this loop does not end: let others have a look.
 			w.mu.Unlock()
@@ -58,7 +69,8 @@ func (w *Wire) loop() error {
 				break
 			}
 		}
-		err = w.release.arm(w.nextChange(), w.watch.ahead())
+		at := earlier(earlier(w.nextChange(), w.suspect), w.stay.after(took, now))
+		err = w.release.arm(at, w.watch.ahead())
 		w.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("wire: timerfd_settime: %w", err)
@@ -69,11 +81,46 @@ func (w *Wire) loop() error {
 	}
 }
 
-// turn takes some frames in and lets all that are due go; true if there may be
-// more to do at once.
-func (w *Wire) turn() bool {
-	now := clock.Now()
-	took := w.take(dirB, now) + w.take(dirA, now)
+// firstPatience is how long after a port went down the wire looks again.
+const firstPatience = int64(time.Millisecond)
+
+// inspect looks at the ports after one of them went down, less and less often
+// until both are up.
+func (w *Wire) inspect() error {
+	if now := clock.Now(); now < w.suspect {
+		return nil
+	} else {
+		w.suspect = now + w.patience
+		w.patience *= 2
+	}
+	anyDown := false
+	for _, p := range w.ports {
+		down, err := p.check()
+		if err != nil {
+			return err
+		}
+		anyDown = anyDown || down
+	}
+	if !anyDown {
+		w.suspect = 0
+	}
+	return nil
+}
+
+// earlier is the earlier one of two instants, of which 0 is none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// turn takes some frames in and lets all that are due go. It says how many it
+// took, when it began, and whether there may be more to do at once.
+func (w *Wire) turn() (took int, now int64, more bool) {
+	began := clock.Now()
+	now = began
+	took = w.take(dirB, now) + w.take(dirA, now)
 	w.letGo(now)
 	sent := 0
 	for {
@@ -90,7 +137,12 @@ func (w *Wire) turn() bool {
 	}
 	w.flush(dirB, &now)
 	w.flush(dirA, &now)
-	return took > 0 || sent > 0 || w.pending()
+	if w.pacer == nil {
+		return took, began, took > 0 || sent > 0 || w.pending()
+	}
+	w.handOver(dirB)
+	w.handOver(dirA)
+	return took, began, sent > 0 || w.pending()
 }
 
 // pending reports whether a frame has arrived that was not taken yet.
@@ -125,14 +177,14 @@ func (w *Wire) take(dir int, now int64) int {
 		if r.unsummed {
 			c.unsummed++
 		}
-		w.keep(dir, r.data, w.model.decide(dir, stamp, r.data))
+		w.keep(dir, r.data, w.model.decide(dir, stamp, r.data), now)
 		p.release()
 	}
 	return n
 }
 
 // keep puts a frame that is not dropped onto the wire.
-func (w *Wire) keep(dir int, data []byte, v verdict) {
+func (w *Wire) keep(dir int, data []byte, v verdict, now int64) {
 	c := &w.model.dirs[dir].count
 	if v.fate != delivered && v.fate != held {
 		return
@@ -142,7 +194,11 @@ func (w *Wire) keep(dir int, data []byte, v verdict) {
 		copies = 2
 	}
 	for range copies {
-		slot, ok := w.slab.take(data)
+		var slot int32
+		ok := w.slab.used()+w.pacer.flying(now) < w.slab.cap
+		if ok {
+			slot, ok = w.slab.take(data)
+		}
 		if !ok {
 			c.overflowed++
 			continue
@@ -155,10 +211,10 @@ func (w *Wire) keep(dir int, data []byte, v verdict) {
 		if v.fate == held {
 			w.held = append(w.held, e)
 		} else {
-			w.release.put(e)
+			w.put(e, now)
 		}
 	}
-	w.most = max(w.most, uint64(w.slab.used()))
+	w.most = max(w.most, uint64(w.slab.used()+w.pacer.flying(now)))
 }
 
 // flush sends a direction's batch. now is its beginning, and becomes its end.
@@ -222,7 +278,7 @@ func (w *Wire) letGo(now int64) {
 		for _, e := range w.held {
 			if w.model.faults[e.hold-1].Name == c.hold {
 				e.due = c.at
-				w.release.put(e)
+				w.put(e, now)
 			} else {
 				keep = append(keep, e)
 			}

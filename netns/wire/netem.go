@@ -1,9 +1,7 @@
 package wire
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,7 +9,6 @@ import (
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,12 +17,16 @@ var ErrUnsupported = errors.New("not supported by this kernel")
 
 // UnsupportedError names what the kernel lacks. It is ErrUnsupported.
 type UnsupportedError struct {
-	What string // "sch_netem"
+	What string // "sch_netem", "sch_fq", "SO_TXTIME"
 	Err  error
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("wire: the kernel has no %s (%v): use wire.kind userspace", e.What, e.Err)
+	instead := "wire.kind userspace"
+	if e.What != "sch_netem" {
+		instead = "release " + string(Timerfd)
+	}
+	return fmt.Sprintf("wire: the kernel has no %s (%v): use %s", e.What, e.Err, instead)
 }
 
 // Unwrap gives ErrUnsupported and the kernel's own error.
@@ -91,18 +92,16 @@ const bridgeName = "wire"
 // Netem joins two interfaces of one namespace by a bridge whose ports have
 // netem on their egress. Its methods may be called from any goroutine.
 type Netem struct {
+	rtnl
 	qdiscs [2][]qdisc // towards B, on port B; towards A, on port A
 	ports  [2]int     // interface indices of A and B
 	bridge netlink.Link
 
-	mu     sync.Mutex
-	socket map[int]*nl.SocketHandle
+	mu sync.Mutex
 	// What the ports had received before.
 	before [2]linkStats
 	warn   []string
 }
-
-type linkStats struct{ packets, bytes uint64 }
 
 // OpenNetem joins the two interfaces in the current thread's network
 // namespace, and compares what was asked for with what the kernel set. The
@@ -113,11 +112,9 @@ func OpenNetem(portA, portB string, cfg Config) (n *Netem, err error) {
 		return nil, err
 	}
 	n = &Netem{}
-	sock, err := nl.GetNetlinkSocketAt(vns.None(), vns.None(), unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("wire: netlink: %w", err)
+	if n.rtnl, err = openRtnl(); err != nil {
+		return nil, err
 	}
-	n.socket = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -134,7 +131,7 @@ func OpenNetem(portA, portB string, cfg Config) (n *Netem, err error) {
 	for dir, d := range []Direction{dirB: cfg.TowardsB, dirA: cfg.TowardsA} {
 		seed := absorb(absorbString(absorb(0, cfg.Seed), cfg.Link), uint64(dir))
 		n.qdiscs[dir] = netemQdiscs(d, seed)
-		if err = n.install(n.ports[1-dir], n.qdiscs[dir]); err != nil {
+		if err = n.set(dir); err != nil {
 			return n, fmt.Errorf("wire: port %s: %w", links[1-dir].Attrs().Name, err)
 		}
 	}
@@ -167,36 +164,15 @@ func (n *Netem) join(links [2]netlink.Link) error {
 	return netlink.LinkSetUp(b)
 }
 
-func (n *Netem) execute(r *nl.NetlinkRequest, reply uint16) ([][]byte, error) {
-	r.Sockets = n.socket
-	return r.Execute(unix.NETLINK_ROUTE, reply)
-}
-
-// install puts qdiscs onto an interface and reads them back.
-func (n *Netem) install(ifindex int, qs []qdisc) error {
-	for _, q := range qs {
-		if _, err := n.execute(q.request(ifindex), 0); err != nil {
-			// ENOENT: sch_api.c knows no such kind.
-			if errors.Is(err, unix.ENOENT) {
-				return &UnsupportedError{What: "sch_" + q.kind, Err: err}
-			}
-			return fmt.Errorf("%s: %w", q.kind, err)
-		}
-	}
-	set, err := n.read(ifindex)
+// set puts a direction's qdiscs onto the port that its frames leave by.
+func (n *Netem) set(dir int) error {
+	set, err := n.install(n.ports[1-dir], n.qdiscs[dir])
 	if err != nil {
 		return err
 	}
-	for _, q := range qs {
-		s, ok := set[q.handle]
-		if !ok || s.kind != q.kind {
-			return fmt.Errorf("%s was accepted, but is not there", q.kind)
-		}
-		if err := q.differs(s.options); err != nil {
-			return err
-		}
+	for _, q := range n.qdiscs[dir] {
 		if q.kind == "netem" {
-			n.checkSeed(q, s.options)
+			n.checkSeed(q, set[q.handle].options)
 		}
 	}
 	return nil
@@ -212,84 +188,6 @@ func (n *Netem) checkSeed(q qdisc, set []byte) {
 	if seed, ok := asked["seed"]; ok && err == nil && got["seed"] != seed {
 		n.warn = append(n.warn, "netem took no seed (it needs Linux 6.6): its draws do not repeat")
 	}
-}
-
-// installed is a qdisc as the kernel has it.
-type installed struct {
-	kind    string
-	options []byte
-	packets uint64 // dequeued
-	bytes   uint64
-	queued  uint64
-	drops   uint64
-}
-
-// read gives an interface's qdiscs by handle.
-func (n *Netem) read(ifindex int) (map[uint32]installed, error) {
-	r := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_DUMP)
-	r.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(ifindex)})
-	msgs, err := n.execute(r, unix.RTM_NEWQDISC)
-	if err != nil {
-		return nil, fmt.Errorf("read the qdiscs back: %w", err)
-	}
-	out := map[uint32]installed{}
-	for _, m := range msgs {
-		if err := parseQdisc(m, ifindex, out); err != nil {
-			return nil, fmt.Errorf("read the qdiscs back: %w", err)
-		}
-	}
-	return out, nil
-}
-
-// parseQdisc adds the qdisc of an RTM_NEWQDISC message if it is on ifindex.
-func parseQdisc(m []byte, ifindex int, out map[uint32]installed) error {
-	if len(m) < nl.SizeofTcMsg {
-		return fmt.Errorf("a message of %d bytes", len(m))
-	}
-	if int(int32(binary.LittleEndian.Uint32(m[4:]))) != ifindex {
-		return nil
-	}
-	var q installed
-	err := attributes(m[nl.SizeofTcMsg:], func(typ int, data []byte) error {
-		switch typ {
-		case nl.TCA_KIND:
-			q.kind = string(bytes.TrimRight(data, "\x00"))
-		case nl.TCA_OPTIONS:
-			q.options = data
-		case nl.TCA_STATS2:
-			return attributes(data, func(typ int, data []byte) error {
-				switch {
-				case typ == nl.TCA_STATS_BASIC && len(data) >= 12:
-					q.bytes, q.packets = binary.LittleEndian.Uint64(data), uint64(binary.LittleEndian.Uint32(data[8:]))
-				case typ == nl.TCA_STATS_QUEUE && len(data) >= 12: // qlen, backlog, drops
-					q.queued, q.drops = uint64(binary.LittleEndian.Uint32(data)), uint64(binary.LittleEndian.Uint32(data[8:]))
-				}
-				return nil
-			})
-		}
-		return nil
-	})
-	out[binary.LittleEndian.Uint32(m[8:])] = q
-	return err
-}
-
-// linkStats are what an interface has received.
-func (n *Netem) linkStats(ifindex int) (s linkStats, err error) {
-	r := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(ifindex)
-	r.AddData(msg)
-	msgs, err := n.execute(r, 0)
-	if err != nil || len(msgs) == 0 || len(msgs[0]) < unix.SizeofIfInfomsg {
-		return s, fmt.Errorf("wire: read the port's statistics: %w", errors.Join(err, unix.ENODATA))
-	}
-	err = attributes(msgs[0][unix.SizeofIfInfomsg:], func(typ int, data []byte) error {
-		if typ == unix.IFLA_STATS64 && len(data) >= 32 { // rx and tx packets, rx and tx bytes
-			s = linkStats{binary.LittleEndian.Uint64(data), binary.LittleEndian.Uint64(data[16:])}
-		}
-		return nil
-	})
-	return s, err
 }
 
 // Release names what lets frames go at their time.
@@ -376,18 +274,11 @@ func (n *Netem) Close() error {
 		if len(qs) == 0 {
 			continue
 		}
-		r := nl.NewNetlinkRequest(unix.RTM_DELQDISC, unix.NLM_F_ACK)
-		r.AddData(&nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(n.ports[1-dir]), Parent: rootParent, Handle: rootHandle})
-		// ENOENT, EINVAL: it was never installed. ENODEV: the port has gone.
-		_, err := n.execute(r, 0)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) {
+		if err := n.remove(n.ports[1-dir]); err != nil {
 			errs = append(errs, fmt.Errorf("wire: remove netem: %w", err))
 		}
 	}
-	for _, s := range n.socket {
-		s.Close()
-	}
-	n.socket = nil
+	n.rtnl.close()
 	return errors.Join(errs...)
 }
 
@@ -395,18 +286,18 @@ func (n *Netem) Close() error {
 // interface, which should be a throw-away namespace's: nil if it has it,
 // ErrUnsupported if not, and any other error leaves it undetermined.
 func ProbeNetem() error {
-	sock, err := nl.GetNetlinkSocketAt(vns.None(), vns.None(), unix.NETLINK_ROUTE)
+	conn, err := openRtnl()
 	if err != nil {
-		return fmt.Errorf("wire: netlink: %w", err)
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		sock.Close()
+		conn.close()
 		return fmt.Errorf("wire: probe netem: %w", err)
 	}
-	n := &Netem{socket: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}}
+	n := &Netem{rtnl: conn}
 	n.ports = [2]int{lo.Attrs().Index, lo.Attrs().Index}
 	n.qdiscs[dirB] = netemQdiscs(Direction{}, 0)
-	err = n.install(n.ports[1], n.qdiscs[dirB])
+	err = n.set(dirB)
 	return errors.Join(err, n.Close())
 }

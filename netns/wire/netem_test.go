@@ -16,7 +16,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -310,7 +309,7 @@ func TestAQdiscIsInstalledReadBackAndCounted(t *testing.T) {
 	r := inMiddle(t, func(r *rig) error {
 		n = bareNetem(t, r)
 		n.qdiscs[dirB] = []qdisc{q}
-		if err := n.install(n.ports[1], n.qdiscs[dirB]); err != nil {
+		if _, err := n.install(n.ports[1], n.qdiscs[dirB]); err != nil {
 			return err
 		}
 		a, _ := netlink.LinkByName(r.link.PortA)
@@ -352,11 +351,11 @@ func TestAQdiscIsInstalledReadBackAndCounted(t *testing.T) {
 
 // bareNetem has a socket in the current namespace and r's ports.
 func bareNetem(t *testing.T, r *rig) *Netem {
-	sock, err := nl.GetNetlinkSocketAt(vns.None(), vns.None(), unix.NETLINK_ROUTE)
+	conn, err := openRtnl()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &Netem{socket: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}}
+	n := &Netem{rtnl: conn}
 	for i, name := range []string{r.link.PortA, r.link.PortB} {
 		l, err := netlink.LinkByName(name)
 		if err != nil {

@@ -260,8 +260,11 @@ func parseTBF(b []byte) (parsed, error) {
 // differs says what of the options asked for the kernel did not set.
 func (q qdisc) differs(set []byte) error {
 	parse := parseNetem
-	if q.kind == "tbf" {
+	switch q.kind {
+	case "tbf":
 		parse = parseTBF
+	case "fq":
+		parse = parseFQ
 	}
 	asked, err := parse(q.options)
 	if err != nil {
@@ -272,7 +275,8 @@ func (q qdisc) differs(set []byte) error {
 		return fmt.Errorf("read back: %w", err)
 	}
 	for _, name := range []string{"latency", "limit", "loss", "gap", "duplicate", "jitter", "reorder", "corrupt", "rate",
-		"gemodel p", "gemodel r", "gemodel h", "gemodel k1"} {
+		"gemodel p", "gemodel r", "gemodel h", "gemodel k1",
+		"flow limit", "rate enable", "orphan mask", "timer slack", "horizon"} {
 		// What was not asked for is 0 or absent.
 		if asked[name] != got[name] && !(name == "reorder" && asked["gap"] == 0) {
 			return fmt.Errorf("%s: asked for %s %d, the kernel set %d", q.kind, name, asked[name], got[name])

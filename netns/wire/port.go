@@ -177,22 +177,27 @@ func (p *port) release() {
 }
 
 // check clears the socket's error and says whether the port can go on: an
-// interface that is down may come up again, one that is gone may not.
-func (p *port) check() error {
+// interface that is down may come up again, one that is gone may not. One that
+// is about to go is down first, and says nothing more then: down means that
+// somebody should look again.
+func (p *port) check() (down bool, err error) {
 	errno, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
-		return fmt.Errorf("wire: port %s: %w", p.name, err)
+		return false, fmt.Errorf("wire: port %s: %w", p.name, err)
 	}
-	if errno == 0 {
-		return nil
+	if e := syscall.Errno(errno); errno != 0 && e != unix.ENETDOWN {
+		if _, _, err := p.identify(); err == nil {
+			return false, fmt.Errorf("wire: port %s: %w", p.name, e)
+		}
 	}
-	if _, _, err := p.identify(); err != nil {
-		return fmt.Errorf("wire: port %s is gone: stop the wire before its hosts", p.name)
+	r, err := unix.NewIfreq(p.name)
+	if err == nil {
+		err = unix.IoctlIfreq(p.fd, unix.SIOCGIFFLAGS, r)
 	}
-	if e := syscall.Errno(errno); e != unix.ENETDOWN {
-		return fmt.Errorf("wire: port %s: %w", p.name, e)
+	if err != nil {
+		return false, fmt.Errorf("wire: port %s is gone: stop the wire before its hosts", p.name)
 	}
-	return nil
+	return r.Uint16()&unix.IFF_UP == 0, nil
 }
 
 // put adds a frame to the batch; the caller flushes a full one.

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"tcplab/lab/guest"
 	"tcplab/netns"
 )
 
@@ -20,6 +21,9 @@ func TestMain(m *testing.M) {
 	if l, err := net.Listen("tcp4", "127.0.0.1:0"); err == nil {
 		l.Close()
 	}
+	playRole()
+	registerGuestTests(m)
+	guest.Main()
 	goleak.VerifyTestMain(m)
 }
 

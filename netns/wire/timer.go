@@ -8,14 +8,8 @@ import (
 )
 
 // timerRelease lets frames go at their time by an ordered queue and an
-// absolute timerfd of CLOCK_MONOTONIC.
-//
-// It is one of two releases that a wire can have: where the kernel has fq, a
-// frame can be handed over at once with its departure as SO_TXTIME, exact to
-// microseconds. That one belongs in a file of its own with the same methods:
-// put takes a decided frame, due hands out what has to leave by now, next is
-// the earliest departure still to come, arm and fired are the wake-ups, name
-// says which it is.
+// absolute timerfd of CLOCK_MONOTONIC. It serves all frames where the kernel
+// has no fq, and those that fq cannot where it has.
 type timerRelease struct {
 	queue queue
 	fd    int
@@ -63,9 +57,6 @@ func (t *timerRelease) arm(at, ahead int64) error {
 	return nil
 }
 
-// fired notes that the timer has gone off; it does so once for each arming.
-func (t *timerRelease) fired() {
-	var b [8]byte
-	syscall.RawSyscall(unix.SYS_READ, uintptr(t.fd), uintptr(unsafe.Pointer(&b)), 8) // EAGAIN if it was armed anew
-	t.armed = 0
-}
+// fired notes that the timer has gone off; it does so once for each arming. It
+// is waited for by edge, and need not be read.
+func (t *timerRelease) fired() { t.armed = 0 }

@@ -20,15 +20,19 @@ const maxDelayError = 10_000_000_000
 // Wire joins two interfaces of one namespace in user space. Its methods may be
 // called from any goroutine.
 type Wire struct {
-	ports   [2]*port // A and B: direction d enters at ports[d] and leaves at the other
-	epoll   int
-	wake    int // eventfd
-	steps   int // timerfd that hears of steps of CLOCK_REALTIME
-	stopped atomic.Bool
-	started atomic.Bool
-	policy  atomic.Pointer[string]
-	normal  bool
-	watch   watch // the wire's thread's own
+	ports    [2]*port // A and B: direction d enters at ports[d] and leaves at the other
+	epoll    int
+	lull     int // epoll without the ports
+	wake     int // eventfd
+	steps    int // timerfd that hears of steps of CLOCK_REALTIME
+	stopped  atomic.Bool
+	started  atomic.Bool
+	policy   atomic.Pointer[string]
+	normal   bool
+	watch    watch // this and the next are the wire's thread's own
+	stay     stay
+	suspect  int64 // when to look whether a port is gone; 0 is no need
+	patience int64
 
 	// mu guards the rest. The wire's thread holds it while it works, never
 	// while it waits; others hold it for as long as a copy takes.
@@ -36,6 +40,7 @@ type Wire struct {
 	model   *model
 	slab    *slab
 	release timerRelease
+	pacer   *pacer // nil: everything waits in release
 	held    []entry
 	changes []change
 	late    *hdr.Histogram
@@ -63,9 +68,10 @@ func Open(portA, portB string, cfg Config) (w *Wire, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w = &Wire{model: m, epoll: -1, wake: -1, steps: -1, late: hdr.New(1, maxDelayError, 3)}
+	w = &Wire{model: m, epoll: -1, lull: -1, wake: -1, steps: -1, late: hdr.New(1, maxDelayError, 3)}
 	w.release.fd = -1
 	w.normal, w.watch.off = cfg.Normal, cfg.NoWatch || oneCPU()
+	w.stay.virtual = cfg.NoWatch
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.Close())
@@ -98,15 +104,33 @@ func Open(portA, portB string, cfg Config) (w *Wire, err error) {
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return w, fmt.Errorf("wire: epoll: %w", err)
 	}
+	if w.lull, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return w, fmt.Errorf("wire: epoll: %w", err)
+	}
 	for i, fd := range []int{w.ports[0].fd, w.ports[1].fd, w.release.fd, w.wake, w.steps} {
-		if err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
+		if i == fromTimer {
+			event.Events |= unix.EPOLLET // so that nobody needs to read it
+		}
+		if err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &event); err == nil && i >= fromTimer {
+			err = unix.EpollCtl(w.lull, unix.EPOLL_CTL_ADD, fd, &event)
+		}
+		if err != nil {
 			return w, fmt.Errorf("wire: epoll: %w", err)
 		}
+	}
+	if cfg.Release != Timerfd {
+		// Last, so that it is the first to go.
+		if w.pacer, err = newPacer(w.ports); err != nil && cfg.Release == FQ {
+			return w, err
+		}
+		err = nil
 	}
 	w.wall = clock.WallOffset()
 	for _, f := range cfg.Faults {
 		w.plan(f)
 	}
+	w.pace()
 	return w, nil
 }
 
@@ -129,8 +153,13 @@ func (w *Wire) watchSteps() (err error) {
 	return unix.TimerfdSettime(w.steps, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &unix.ItimerSpec{}, nil)
 }
 
-// Release names what lets frames go at their time: timerfd.
-func (w *Wire) Release() string { return w.release.name() }
+// Release names what lets frames go at their time: fq or timerfd.
+func (w *Wire) Release() string {
+	if w.pacer != nil {
+		return string(FQ)
+	}
+	return w.release.name()
+}
 
 // Policy is the scheduling policy of the wire's thread, fifo or other; empty
 // before Run.
@@ -159,6 +188,7 @@ func (w *Wire) Do(f Fault) error {
 	}
 	w.model.add(f)
 	w.plan(f)
+	w.pace()
 	w.kick() // the timer may have to go off earlier
 	return nil
 }
@@ -221,11 +251,18 @@ func (w *Wire) Counters() Counters {
 		}
 	}
 	most, evicted := w.most, w.model.flows.evicted
-	c := Counters{
-		TowardsA: w.model.dirs[dirA].count.export(), TowardsB: w.model.dirs[dirB].count.export(),
-		MaxFrames: &most, EvictedFlows: &evicted,
-	}
+	c := Counters{MaxFrames: &most, EvictedFlows: &evicted}
 	c.Errors = w.errors()
+	for dir, out := range []*DirectionCounters{dirB: &c.TowardsB, dirA: &c.TowardsA} {
+		t, dropped, err := w.counted(dir)
+		if err != nil {
+			c.Errors = append(c.Errors, err.Error())
+		}
+		if dropped > 0 {
+			c.Errors = append(c.Errors, fmt.Sprintf("port %s: %d frames were dropped by fq and are lost", w.ports[1-dir].name, dropped))
+		}
+		*out = t.export()
+	}
 	if w.stepped > 0 || w.future > 0 {
 		c.Warnings = append(c.Warnings, "the wall clock was set during the run: frames stamped around that moment may have left early or late")
 	}
@@ -255,11 +292,16 @@ func (w *Wire) errors() []string {
 	return out
 }
 
-// DelayError is a copy of the histogram, in ns, of each frame's actual
-// departure less the one decided.
+// DelayError is a copy of the histogram, in ns, of a frame's actual departure
+// less the one decided. With timerfd it has every frame, by the wire's own
+// clock around the call that sent it. With fq it has every 32nd frame, and each
+// that left alone, by the kernel's stamp as it entered the interface
+// (SOF_TIMESTAMPING_TX_SOFTWARE), and every frame that left past fq. A frame
+// that nobody stamped is not in it.
 func (w *Wire) DelayError() *hdr.Histogram {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.readAllStamps()
 	return hdr.Import(w.late.Export())
 }
 
@@ -281,6 +323,10 @@ func (w *Wire) Close() error {
 	}
 	w.closed = true
 	var errs []error
+	if w.pacer != nil {
+		w.readAllStamps()
+		errs = append(errs, w.pacer.close())
+	}
 	for dir, p := range w.ports {
 		if p != nil {
 			w.model.dirs[dir].count.ringLost += p.drops()
@@ -290,7 +336,7 @@ func (w *Wire) Close() error {
 	if w.slab != nil {
 		errs = append(errs, w.slab.close())
 	}
-	for _, fd := range []*int{&w.epoll, &w.wake, &w.steps, &w.release.fd} {
+	for _, fd := range []*int{&w.epoll, &w.lull, &w.wake, &w.steps, &w.release.fd} {
 		if *fd >= 0 {
 			errs = append(errs, unix.Close(*fd))
 			*fd = -1
