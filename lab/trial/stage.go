@@ -40,6 +40,8 @@ type stage struct {
 	procs []*agent.Process // in order of start: wires, middleboxes, servers, clients
 	hear  agent.Listener
 	wires map[string]program.WireSpec
+	// virtual time stands still in a loop that watches the clock.
+	virtual bool
 	// killed are the agents that a fault has killed: they owe no result.
 	killed map[*agent.Process]bool
 	// What the first host has of the lab's own sysctls, and what it has not.
@@ -317,8 +319,9 @@ func (s *stage) startWires() ([]*agent.Process, error) {
 			Link: la.link.Name, HostA: la.link.A, HostB: la.link.B, PortA: l.PortA, PortB: l.PortB,
 			Config: program.WireConfig(la.link, s.seed),
 		}
+		spec.Config.NoWatch = s.virtual
 		err := l.Middle.Do(func() (err error) {
-			spec.Kind, err = program.WireKind(la.link.Wire.Kind, spec.Config)
+			spec.Kind, err = program.WireKind(s.wireKind(la.link), spec.Config)
 			return err
 		})
 		if err != nil {
