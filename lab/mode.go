@@ -50,6 +50,11 @@ func decode(opt RunOptions) (*sheet.Experiment, how, error) {
 	if wants && opt.Profile == "" && h.asked.Clock == guest.Virtual && len(first.Profiles) > 1 {
 		h.asked.Profile = "full"
 	}
+	if h.asked.Kernel == OnGuest {
+		if name := containerOf(first); name != "" {
+			return usage(fmt.Errorf("host %s is a container, which runs on this machine's kernel and its clock: leave --kernel=guest and --clock=virtual out, or make it a namespace", name))
+		}
+	}
 	h.ran = h.asked
 	if h.asked.Kernel == OnGuest {
 		if h.kernel, err = kernel.Find(); err != nil {
@@ -76,4 +81,16 @@ func (h how) fellBack() string {
 		return ""
 	}
 	return fmt.Sprintf("this experiment asks for the virtual clock and its real magnitudes; %v. Until then it runs here scaled down (profile quick) on the real clock", h.scaled)
+}
+
+// containerOf is a host of the sheet that is a container, or "".
+func containerOf(e *sheet.Experiment) string {
+	for _, a := range e.Arms {
+		for _, h := range a.Hosts {
+			if h.Container != "" {
+				return h.Name
+			}
+		}
+	}
+	return ""
 }

@@ -114,12 +114,12 @@ func run(args []string) int {
 		return lab.ExitPass
 	case errors.As(err, &e):
 		return int(e)
+	case errors.As(err, &fe):
+		fmt.Fprintf(os.Stderr, "tcplab: %v\nOr run it on a kernel of its own, which needs neither privileges nor namespaces here: add --kernel=guest\n", err)
+		return lab.ExitLacks
 	case errors.As(err, &le):
 		fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
 		return le.Code
-	case errors.As(err, &fe):
-		fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
-		return lab.ExitLacks
 	}
 	fmt.Fprintf(os.Stderr, "tcplab: %v\n", err)
 	return lab.ExitFail
