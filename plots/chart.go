@@ -26,8 +26,17 @@ type chart struct {
 	alt     string // the finding again, with what is drawn, for who cannot see it
 	caption string // how to read it, and where the numbers are from
 	x, y    axis
+	bands   []band
 	lines   []line
 	rules   []rule
+	columns []string   // of a table beside the figure
+	rows    [][]string // nil: there is none
+}
+
+// A band is the room that a prediction leaves: from lo to hi, at x.
+type band struct {
+	look      int
+	x, lo, hi []float64
 }
 
 // An axis of a chart. Zero limits are taken from the data.
@@ -47,6 +56,7 @@ const (
 	logTimes                   // seconds, log, ticks with their own units
 	shares                     // 0…1 as per cent
 	percentile                 // 1/(1−q), log: the HdrHistogram axis
+	elapsed                    // seconds, linear, ticks in min, h or days
 )
 
 func (k axisKind) log() bool { return k == logTimes || k == percentile }
@@ -206,6 +216,9 @@ func (c chart) draw(dc vgdraw.Canvas, s size) {
 	g.Vertical = vgdraw.LineStyle{Color: grid, Width: 0.75}
 	g.Horizontal = g.Vertical
 	p.Add(g)
+	for _, b := range c.bands {
+		p.Add(b)
+	}
 	for _, r := range c.rules {
 		p.Add(r)
 	}
@@ -335,6 +348,20 @@ func (l drawnLine) Plot(dc vgdraw.Canvas, p *plot.Plot) {
 	}
 }
 
+func (b band) Plot(dc vgdraw.Canvas, p *plot.Plot) {
+	tx, ty := p.Transforms(&dc)
+	var edge []vg.Point
+	for i := range b.x {
+		edge = append(edge, vg.Point{X: tx(b.x[i]), Y: ty(b.hi[i])})
+	}
+	for i := len(b.x) - 1; i >= 0; i-- {
+		edge = append(edge, vg.Point{X: tx(b.x[i]), Y: ty(b.lo[i])})
+	}
+	c := lookOf(b.look).colour
+	c.A = 0x38
+	dc.FillPolygon(color.NRGBA(c), dc.ClipPolygonXY(edge))
+}
+
 func (r rule) Plot(dc vgdraw.Canvas, p *plot.Plot) {
 	tx, ty := p.Transforms(&dc)
 	if r.vertical {
@@ -371,6 +398,16 @@ func (c chart) limits(x bool) (lo, hi float64) {
 	for _, r := range c.rules {
 		if r.vertical == x {
 			take(r.at)
+		}
+	}
+	for _, b := range c.bands {
+		for i := range b.x {
+			if x {
+				take(b.x[i])
+			} else {
+				take(b.lo[i])
+				take(b.hi[i])
+			}
 		}
 	}
 	if a.zero && !a.kind.log() {
@@ -458,6 +495,11 @@ func (t ticker) Ticks(lo, hi float64) []plot.Tick {
 				ts = append(ts, plot.Tick{Value: v, Label: label})
 			}
 		}
+	case elapsed:
+		step := clockStep((hi - lo) / float64(t.want))
+		for i := math.Ceil(lo/step - 1e-9); i*step <= hi+step*1e-9; i++ {
+			ts = append(ts, plot.Tick{Value: i * step, Label: clockLabel(i*step, step)})
+		}
 	default:
 		step := niceStep((hi - lo) / float64(t.want))
 		for i := math.Ceil(lo/step - 1e-9); i*step <= hi+step*1e-9; i++ {
@@ -495,6 +537,38 @@ func trimZeros(s string) string {
 		return num + " " + unit
 	}
 	return num
+}
+
+// clockSteps are the steps of an axis of long times, s.
+var clockSteps = []float64{1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 2 * 86400, 5 * 86400, 7 * 86400}
+
+func clockStep(raw float64) float64 {
+	for _, s := range clockSteps {
+		if s >= raw*0.999 {
+			return s
+		}
+	}
+	weeks := 2.0
+	for weeks*7*86400 < raw*0.999 {
+		weeks *= 2
+	}
+	return weeks * 7 * 86400
+}
+
+// clockLabel writes a time in the largest unit that the step is whole in.
+func clockLabel(v, step float64) string {
+	if math.Abs(v) < step/1e6 {
+		return "0"
+	}
+	for _, u := range []struct {
+		s    float64
+		name string
+	}{{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}} {
+		if math.Mod(step, u.s) == 0 {
+			return number(math.Round(v/u.s), 1) + " " + u.name
+		}
+	}
+	return quantity(v, "s", 3)
 }
 
 func niceStep(raw float64) float64 {

@@ -105,6 +105,9 @@ func anyLadder(t *rapid.T, cross bool) results.Ladder {
 			from = rapid.SampledFrom([]string{"client", "server"}).Draw(t, "from")
 		}
 	}
+	for range rapid.IntRange(0, 2).Draw(t, "marks") {
+		l.Marks = append(l.Marks, results.LadderMark{At: rapid.Float64Range(0, now).Draw(t, "mark"), Text: "fault vanish: blackhole"})
+	}
 	for range rapid.IntRange(0, 3).Draw(t, "spans") {
 		a, b := rapid.Float64Range(0, now).Draw(t, "a"), rapid.Float64Range(0, now).Draw(t, "b")
 		l.Spans = append(l.Spans, results.LadderSpan{Host: rapid.SampledFrom([]string{"client", "server"}).Draw(t, "host"), From: min(a, b), To: max(a, b), Label: "handshake: 10.3 ms"})

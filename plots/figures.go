@@ -3,6 +3,7 @@ package plots
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"strings"
 
@@ -24,9 +25,11 @@ type builder struct {
 func (b builder) charts() []chart {
 	var cs []chart
 	for _, make := range []func() (chart, bool){
-		b.percentiles, b.throughput, b.handshakes, b.timeWait, b.connectTime, b.errors,
+		b.rtoChains, b.keepaliveChains, b.reconnects,
+		b.percentiles, b.throughput, b.latencyOverTime, b.queueDepth, b.handshakes, b.timeWait, b.connectTime, b.errors,
 	} {
 		if c, ok := make(); ok {
+			b.timeAxis(&c)
 			cs = append(cs, c)
 		}
 	}
@@ -97,11 +100,11 @@ func (b builder) percentiles() (chart, bool) {
 func (b builder) throughput() (chart, bool) {
 	c := chart{
 		file: "completed",
-		x:    axis{label: "seconds since go", zero: true},
+		x:    axis{label: sinceGo, zero: true},
 		y:    axis{label: "requests completed per second", zero: true},
 	}
 	b.eachClient("ok", func(m measured, p program, s results.Series, l line) {
-		l.x, l.y = perSecond(s, 0.5)
+		l.x, l.y = perSecond(b.whole(s), 0.5)
 		c.lines = append(c.lines, l)
 	})
 	if len(c.lines) == 0 {
@@ -149,7 +152,7 @@ func (b builder) completedTitle() string {
 func (b builder) handshakes() (chart, bool) {
 	c := chart{
 		file: "handshakes",
-		x:    axis{label: "seconds since go", zero: true},
+		x:    axis{label: sinceGo, zero: true},
 		y:    axis{label: "handshakes per second, from the kernel's counter", zero: true},
 	}
 	several := 0
@@ -216,12 +219,15 @@ func (b builder) isClientHost(h string) bool {
 	return false
 }
 
+// fewSockets are so few that they say nothing about ports.
+const fewSockets = 10
+
 // timeWait: TIME-WAIT sockets and ports in use, with the ceiling and the
 // first error that were predicted.
 func (b builder) timeWait() (chart, bool) {
 	c := chart{
 		file: "time-wait",
-		x:    axis{label: "seconds since go", zero: true},
+		x:    axis{label: sinceGo, zero: true},
 		y:    axis{label: "sockets in TIME-WAIT, and ports in use", zero: true},
 	}
 	most := 0.0
@@ -230,7 +236,7 @@ func (b builder) timeWait() (chart, bool) {
 			most = max(most, largest(m.series[h+".sockets.time_wait"]), largest(m.series[h+".ports.count"]))
 		}
 	}
-	if most == 0 {
+	if most < fewSockets {
 		return c, false
 	}
 	// Who closes first keeps the TIME-WAIT: a host is drawn where it has them.
@@ -397,7 +403,7 @@ func (b builder) connectTime() (chart, bool) {
 			c.lines = append(c.lines, l)
 		}
 	}
-	if len(c.lines) == 0 {
+	if len(c.lines) == 0 || !slices.ContainsFunc(c.lines, func(l line) bool { return len(l.x) >= leastPoints }) {
 		return c, false
 	}
 	c.rules = []rule{{label: "half the range", vertical: true, at: 0.5, look: -1, dash: []vg.Length{3, 3}}}
@@ -438,7 +444,7 @@ func knee(l line, arm string) string {
 func (b builder) errors() (chart, bool) {
 	c := chart{
 		file: "errors",
-		x:    axis{label: "seconds since go", zero: true},
+		x:    axis{label: sinceGo, zero: true},
 		y:    axis{label: "failed requests per second", zero: true},
 	}
 	classes := map[string]bool{}
@@ -464,7 +470,7 @@ func (b builder) errors() (chart, bool) {
 				classes[class] = true
 				l := line{label: label(m.name, p.name, len(b.ps) > 1) + ": " + class, look: m.index}
 				l.thin = len(classes) > 1 && class != sortedKeys(classes)[0]
-				l.x, l.y = perSecond(filled(m.series[k], m.series[p.name+".sent"]), 0.2)
+				l.x, l.y = perSecond(b.whole(filled(m.series[k], m.series[p.name+".sent"])), 0.2)
 				c.lines = append(c.lines, l)
 			}
 		}

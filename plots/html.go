@@ -102,6 +102,8 @@ type (
 		File, Title, Alt, Caption, SVG, PNG, Problem string
 		Wide, Phone                                  template.HTML
 		Warnings                                     []string
+		Columns                                      []string
+		Rows                                         [][]string
 	}
 	pageEvidence struct {
 		Title, Alt, Capture, Frames, Problem string
@@ -205,7 +207,7 @@ func (v view) html() ([]byte, error) {
 		p.NoFigures = v.noFigures()
 	}
 	for _, f := range v.figures {
-		p.Figures = append(p.Figures, pageFigure{f.file, f.title, f.alt, f.caption, f.svg, f.png, f.problem, template.HTML(f.wide), template.HTML(f.phone), f.warnings})
+		p.Figures = append(p.Figures, pageFigure{f.file, f.title, f.alt, f.caption, f.svg, f.png, f.problem, template.HTML(f.wide), template.HTML(f.phone), f.warnings, f.columns, f.rows})
 	}
 	for _, e := range v.evidence {
 		pe := pageEvidence{e.title, e.alt, e.capture, e.frames, e.problem, template.HTML(e.inline), nil}

@@ -47,6 +47,7 @@ type packet struct {
 	results.LadderEvent
 	rightwards     bool
 	lost           bool
+	happening      bool    // no packet: something that happened at that time
 	y0, y1         float64 // where it leaves, where it comes
 	label, comment []string
 	x0, x1         float64 // of its text
@@ -79,6 +80,7 @@ type node struct {
 	mark bool // a packet's end, as opposed to a bracket's
 	sent int  // for an arrival: the node where the packet left; else −1
 	cut  bool // the time before it is shortened
+	both bool // a moment of both hosts: at one height
 	y    float64
 	// What is added to y beyond its time: what this node was pushed down by,
 	// and what it takes over from before.
@@ -178,18 +180,24 @@ func layLadder(in results.Ladder) ladder {
 // addPackets makes the packets and their nodes: sent, then arrived.
 func (l *ladder) addPackets() []node {
 	events := append([]results.LadderEvent(nil), l.Events...)
+	happenings := map[int]bool{} // by frame, which packets have from 1 on
+	for i, m := range l.Marks {
+		at := m.At
+		events = append(events, results.LadderEvent{From: l.Left, Sent: at, Arrived: &at, Label: m.Text, Frame: -1 - i})
+		happenings[-1-i] = true
+	}
 	sort.SliceStable(events, func(i, j int) bool { return events[i].Sent < events[j].Sent })
 	typical := typicalFlight(l.Ladder)
 	room := l.right - l.left - 2*inset
 	var nodes []node
 	for _, e := range events {
-		p := packet{LadderEvent: e, rightwards: e.From != l.Right, lost: e.Arrived == nil}
+		p := packet{LadderEvent: e, rightwards: e.From != l.Right, lost: e.Arrived == nil, happening: happenings[e.Frame]}
 		came := e.Sent + typical
 		if e.Arrived != nil {
 			came = max(*e.Arrived, e.Sent)
 		}
 		p.n0, p.n1 = len(nodes), len(nodes)+1
-		nodes = append(nodes, node{t: e.Sent, left: p.rightwards, mark: true, sent: -1}, node{t: came, left: !p.rightwards, mark: !p.lost, sent: p.n0})
+		nodes = append(nodes, node{t: e.Sent, left: p.rightwards, mark: true, sent: -1, both: p.happening}, node{t: came, left: !p.rightwards, mark: !p.lost, sent: p.n0})
 		l.words(&p, room)
 		l.packets = append(l.packets, p)
 	}
@@ -295,6 +303,9 @@ func (c *timeline) place() {
 	for _, i := range c.order {
 		n := &c.nodes[i]
 		n.shift = before[n.left]
+		if n.both {
+			n.shift = max(before[true], before[false])
+		}
 		if n.sent >= 0 {
 			n.shift = max(n.shift, c.nodes[n.sent].shift)
 		}
@@ -318,7 +329,7 @@ func (c *timeline) rank(n int) int {
 // it.
 func (l *ladder) moveApart(c *timeline) {
 	for i := range l.packets {
-		for range 20 {
+		for range 200 {
 			worst := 0.0
 			for j := range i {
 				worst = max(worst, l.overlap(c, j, i))
@@ -346,7 +357,7 @@ func (l *ladder) line(c *timeline, p packet, x float64) float64 {
 // crossing says that two packets, a sent first, meet on the way.
 func (l *ladder) crossing(c *timeline, a, b int) bool {
 	p, q := l.packets[a], l.packets[b]
-	return p.rightwards != q.rightwards && c.rank(q.n0) < c.rank(p.n1)
+	return (p.rightwards != q.rightwards || p.happening || q.happening) && c.rank(q.n0) < c.rank(p.n1)
 }
 
 // overlap is by how much packet i must go down to be clear of packet j.
@@ -505,6 +516,9 @@ func (l *ladder) finish(c *timeline, levels []int) {
 type packetRow struct{ sent, from, label, comment, arrived, frame string }
 
 func (p packet) row() packetRow {
+	if p.happening {
+		return packetRow{sent: quantity(p.Sent, "s", 4), label: p.Label}
+	}
 	r := packetRow{sent: quantity(p.Sent, "s", 4), from: p.From, label: packetLabel(p.LadderEvent), comment: p.Comment, arrived: "lost"}
 	if p.Arrived != nil {
 		r.arrived = quantity(*p.Arrived, "s", 4)
@@ -517,7 +531,7 @@ func (p packet) row() packetRow {
 
 // alt says what the diagram shows.
 func (l ladder) alt() string {
-	s := "Ladder diagram, time downwards, " + l.Left + " left and " + l.Right + " right: " + plural(len(l.packets), "packet")
+	s := "Ladder diagram, time downwards, " + l.Left + " left and " + l.Right + " right: " + plural(len(l.Events), "packet")
 	if n := len(l.packets); n > 1 {
 		lastT := 0.0
 		for _, p := range l.packets {

@@ -57,9 +57,19 @@ func (l ladder) svg() []byte {
 	}
 	// Arrows first: no arrow runs over a text.
 	for _, p := range l.packets {
+		if p.happening {
+			w.path(fmt.Sprintf("M%s %sH%s", fix(l.left-10), fix(p.y0), fix(l.right+10)), hex(bracket), 2, ";stroke-dasharray:2 3")
+			continue
+		}
 		l.arrow(&w, p)
 	}
 	for _, p := range l.packets {
+		if p.happening {
+			for i, s := range p.label {
+				w.text(l.left+inset, p.y0-4-lineHigh*float64(len(p.label)-1-i), "start", s, ladderText, hex(bracket), "font-weight:bold;"+halo(), "")
+			}
+			continue
+		}
 		l.along(&w, p)
 	}
 	for i, s := range l.note {

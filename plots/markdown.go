@@ -153,6 +153,17 @@ func (v view) markdown() []byte {
 		}
 		m.p(cellText(f.caption) + pngLink(f.png))
 		m.warn(f.warnings)
+		if len(f.rows) > 0 {
+			var rows [][]string
+			for _, r := range f.rows {
+				cells := make([]string, len(r))
+				for i, c := range r {
+					cells[i] = cellText(c)
+				}
+				rows = append(rows, cells)
+			}
+			m.table(f.columns, rows)
+		}
 	}
 
 	if len(v.evidence) > 0 {

@@ -192,7 +192,16 @@ func askedRan(r *results.Run) string {
 	if r.Asked == r.Ran || r.Asked == (results.Mode{}) {
 		return ""
 	}
-	return "asked for " + mode(r.Asked) + "; ran " + mode(r.Ran)
+	s := "asked for " + mode(r.Asked) + "; ran " + mode(r.Ran)
+	needs := "virtual time needs"
+	if r.Asked.Profile == "full" && r.Ran.Profile == "quick" {
+		s += ": times and sizes are scaled down"
+		needs = "the real magnitudes need"
+	}
+	if r.Asked.Clock == "virtual" && r.Ran.Clock != "virtual" {
+		s += "; " + needs + " the guest kernel: tcplab kernel build, then tcplab run " + r.Experiment + " --profile=full"
+	}
+	return s
 }
 
 func mode(m results.Mode) string {

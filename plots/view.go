@@ -215,13 +215,16 @@ func facts(r *results.Run) []fact {
 	add("command", shell(r.Command))
 	add("ran", mode(r.Ran))
 	e := r.Environment
+	add("kernel", kernelFact(e))
+	add("clock", clockFact(e))
+	add("repeats", repeatsFact(r))
 	var env []string
 	put := func(s string) {
 		if s != "" {
 			env = append(env, s)
 		}
 	}
-	if e.Kernel != "" {
+	if e.Kernel != "" && e.KernelPlace != "guest" {
 		put("Linux " + e.Kernel)
 	}
 	if e.CPUs > 0 {
@@ -241,14 +244,57 @@ func facts(r *results.Run) []fact {
 	if e.Version != "" {
 		put("tcplab " + e.Version)
 	}
-	if e.Faster > 0 {
-		put(number(e.Faster, 3) + " guest seconds a wall second")
+	if e.HZ > 0 && e.KernelPlace != "guest" {
+		put("HZ " + count(float64(e.HZ)))
 	}
 	add("environment", strings.Join(env, " · "))
 	if !r.Started.IsZero() {
 		add("started", r.Started.UTC().Format("2006-01-02 15:04:05 UTC")+", took "+quantity(r.Took, "s", 3))
 	}
 	return fs
+}
+
+// kernelFact tells of a guest's kernel: the host's is part of the environment.
+func kernelFact(e results.Environment) string {
+	if e.KernelPlace != "guest" {
+		return ""
+	}
+	s := "Linux " + e.Kernel + ", the trial's own"
+	if e.GuestKernel != "" {
+		s += " (build " + e.GuestKernel + ")"
+	}
+	if e.HZ > 0 {
+		s += ", HZ " + count(float64(e.HZ))
+	}
+	return s
+}
+
+func clockFact(e results.Environment) string {
+	s := ""
+	if e.Clock == "virtual" {
+		s = "virtual: time in which nothing happens is skipped, and CPU costs none"
+	}
+	if e.Faster > 0 {
+		if s == "" {
+			s = e.Clock
+		}
+		s += "; " + number(e.Faster, 3) + " guest seconds a wall second"
+	}
+	return s
+}
+
+// repeatsFact says whether the digest is the one that another run gives.
+func repeatsFact(r *results.Run) string {
+	e := r.Environment
+	switch {
+	case e.Clock != "virtual":
+		return ""
+	case e.NotRepeatable != "":
+		return "not to the bit: " + e.NotRepeatable
+	case r.Digest == "":
+		return ""
+	}
+	return "to the bit: the same seed, binary and guest kernel give this digest on any machine (tcplab replay)"
 }
 
 // shell quotes a command so that it can be pasted.
