@@ -361,7 +361,6 @@ func bulk(t testing.TB, r *rig, cc string, d time.Duration) int64 {
 	return got
 }
 
-//lint:ignore U1000 used by the comparison
 // datagrams sends datagrams from a to b; it gives those that arrived, in the
 // order of their arrival.
 func datagrams(t testing.TB, r *rig, n, size, burst int, gap time.Duration) []arrival {
