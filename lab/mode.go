@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"tcplab/lab/guest"
 	"tcplab/lab/guest/kernel"
@@ -39,6 +40,14 @@ func decode(opt RunOptions) (*sheet.Experiment, how, error) {
 		return usage(err)
 	}
 	wants := first.Clock == guest.Virtual // the sheet does
+	if opt.Profile == "" && slices.Contains(first.Profiles, "full") && !wants {
+		// It may do so for its real magnitudes only.
+		full, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: "full", Set: opt.Set})
+		if err != nil {
+			return usage(err)
+		}
+		wants = full.Clock == guest.Virtual
+	}
 	explicit := opt.Kernel == OnGuest || opt.Clock == guest.Virtual
 	h.asked = results.Mode{Profile: first.Profile, Kernel: OnHost, Clock: guest.Real}
 	if explicit || wants && opt.Kernel != OnHost && opt.Clock != guest.Real {

@@ -48,6 +48,7 @@ func TestWhereARunTakesPlace(t *testing.T) {
 		"a slow sheet, full, on the host":  {slowSheet, RunOptions{Kernel: "host", Profile: "full"}, host("full"), host("full"), host("full"), 0},
 		"a slow sheet, on the real clock":  {slowSheet, RunOptions{Clock: "real"}, host("quick"), host("quick"), host("quick"), 0},
 		"a guest's kernel, the real clock": {slowSheet, RunOptions{Kernel: "guest", Clock: "real"}, guest("quick", "real"), guest("quick", "real"), results.Mode{}, ExitLacks},
+		"a sheet that is slow in full":     {strings.Replace(slowSheet, "quick: {", "quick: {clock: real, ", 1), RunOptions{}, guest("full", "virtual"), guest("full", "virtual"), host("quick"), 0},
 		"another sheet":                    {fast, RunOptions{}, host("quick"), host("quick"), host("quick"), 0},
 		"another sheet in a guest":         {fast, RunOptions{Kernel: "guest"}, guest("quick", "virtual"), guest("quick", "virtual"), results.Mode{}, ExitLacks},
 		"another sheet, virtually":         {fast, RunOptions{Clock: "virtual"}, guest("quick", "virtual"), guest("quick", "virtual"), results.Mode{}, ExitLacks},
