@@ -89,7 +89,7 @@ func (e *NoExecError) Unwrap() error { return e.Err }
 func Lacks(err error) bool {
 	for _, is := range []func() bool{
 		is[*NotBuiltError](err), is[*DamagedError](err), is[*UnsupportedError](err),
-		is[*MissingError](err), is[*SpaceError](err), is[*NoExecError](err),
+		is[*MissingError](err), is[*SpaceError](err), is[*NoExecError](err), is[*CacheError](err),
 	} {
 		if is() {
 			return true
@@ -151,7 +151,7 @@ func build(ctx context.Context, opt Options, r recipe) (res Result, err error) {
 	}
 	key := r.key(src.fingerprint)
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return res, fmt.Errorf("the guest kernel's cache: %w", err)
+		return res, &CacheError{err}
 	}
 	if res, ok := whole(cache, key); ok {
 		return res, nil
@@ -227,6 +227,8 @@ func whole(cache, key string) (Result, bool) {
 	if _, err := Verify(k); err != nil {
 		return Result{}, false
 	}
+	// One that may not be written to, such as another user's, stays as it is.
+	_ = choose(filepath.Join(cache, key))
 	return Result{Kernel: k, Built: b}, true
 }
 
@@ -292,7 +294,7 @@ func writeSynced(path string, text []byte) error {
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), waited bool, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, false, fmt.Errorf("the guest kernel's cache: %w", err)
+		return nil, false, &CacheError{err}
 	}
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

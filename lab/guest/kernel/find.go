@@ -63,6 +63,15 @@ func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("the guest kernel, and with it the virtual clock, needs an x86-64 machine; this is %s. --kernel=host --clock=real works here", e.Arch)
 }
 
+// CacheError is a user without a place to keep a kernel.
+type CacheError struct{ Err error }
+
+func (e *CacheError) Error() string {
+	return fmt.Sprintf("no place for the guest kernel: %v; set XDG_CACHE_HOME to a folder that you may write to", e.Err)
+}
+
+func (e *CacheError) Unwrap() error { return e.Err }
+
 // Built is kernel.json, beside a kernel in the cache.
 type Built struct {
 	Version  string    `json:"version"`
@@ -88,13 +97,13 @@ const (
 func CacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("no place for the guest kernel: %w; set HOME or XDG_CACHE_HOME to a folder", err)
+		return "", &CacheError{err}
 	}
 	return filepath.Join(dir, "tcplab", "kernel"), nil
 }
 
 // Find is the kernel that guests boot: the one that $TCPLAB_KERNEL names, or
-// the cache's newest of this recipe. It looks at size and ELF header, so that
+// the one of this recipe that Build returned last. It looks at size and ELF header, so that
 // a truncated file is found here; Verify reads it all.
 func Find() (Kernel, error) {
 	if err := onX86(runtime.GOARCH); err != nil {
@@ -120,9 +129,10 @@ func onX86(arch string) error {
 func findIn(dir, recipe string) (Kernel, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Kernel{}, fmt.Errorf("guest kernel: %w", err)
+		return Kernel{}, &CacheError{err}
 	}
 	var best Built
+	var latest time.Time
 	missing := &NotBuiltError{Dir: dir}
 	for _, e := range entries {
 		if !e.IsDir() || strings.Contains(e.Name(), partial) {
@@ -136,14 +146,29 @@ func findIn(dir, recipe string) (Kernel, error) {
 			missing.Other = b.Key
 			continue
 		}
-		if b.At.After(best.At) {
-			best = b
+		if at := chosen(filepath.Join(dir, b.Key)); best.Key == "" || at.After(latest) {
+			best, latest = b, at
 		}
 	}
 	if best.Key == "" {
 		return Kernel{}, missing
 	}
 	return best.open(dir)
+}
+
+// chosen is when Build last returned that kernel: of two sources the last one
+// asked for counts, also if the other was built later.
+func chosen(dir string) time.Time {
+	st, err := os.Stat(filepath.Join(dir, recordName))
+	if err != nil {
+		return time.Time{}
+	}
+	return st.ModTime()
+}
+
+func choose(dir string) error {
+	now := time.Now()
+	return os.Chtimes(filepath.Join(dir, recordName), now, now)
 }
 
 // open checks what can be checked without reading the whole file.
