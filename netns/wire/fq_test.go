@@ -1,10 +1,17 @@
 package wire
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"net"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // onFQ is a wire of 20 ms each way, 100 Mbit/s and 1% loss, as the lab has it
@@ -105,5 +112,118 @@ func TestAKernelWithoutFQSaysSo(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What the wire promises wherever it runs, on the release by fq.
+func TestTheWiresTestsPassInAGuest(t *testing.T) {
+	if inGuest() {
+		return
+	}
+	visit(t, errand{Run: "^(" + strings.Join([]string{
+		"TestDelayIsAddedEachWay", "TestATransferArrivesIntact", "TestCountersAgreeWithTheKernels", "TestCorruptionIsSeenAsChecksumErrors",
+		"TestSameSeedLosesTheSamePackets", "TestABlackholeSwallowsWhatArrivesWhileItLasts", "TestADroppedSegmentIsSentAgain",
+		"TestAHeldSegmentIsReleasedWhole", "TestAHoldWithAnEndReleasesByItself", "TestARateBoundsGoodputAndItsQueueFills",
+		"TestASmallMTUSwallowsLargePackets", "TestFramesThatAreNotAsOnAWireAreReported", "TestAPortThatIsGoneEndsTheWire",
+		"TestAWireGoesOnAfterAPortWasDown", "TestAWireRunsOnceAndStopsUnderLoad", "TestFramesBeyondItsMemoryAreCounted",
+		"TestAKernelWithoutNetemSaysSoAndIsLeftClean",
+	}, "|") + ")$"})
+}
+
+func TestOvertakersLeaveAtTheirTimeToo(t *testing.T) {
+	if inGuest() {
+		return
+	}
+	const n, delay = 3000, 10 * time.Millisecond
+	for name, d := range map[string]Direction{
+		"skipping": {Delay: delay, Reorder: Reorder{P: 0.1}},
+		"jitter":   {Delay: delay, Jitter: 4 * time.Millisecond, Reorder: Reorder{ByJitter: true}},
+		"kept":     {Delay: delay, Jitter: 4 * time.Millisecond},
+	} {
+		c := unpaired(d)
+		c.Release = FQ
+		p := through(t, passage{Kind: Userspace, Config: c, Datagrams: n, Size: 100, Gap: time.Millisecond})
+		noErrors(t, p.Counters)
+		checkConservation(t, p.Counters)
+		if len(p.Number) != n || slices.IsSorted(p.Number) != (name == "kept") {
+			t.Errorf("%s: %d of %d arrived, in order: %v", name, len(p.Number), n, slices.IsSorted(p.Number))
+		}
+		if p.ErrorP99 > 5000 {
+			t.Errorf("%s: delay error: p99 %d ns", name, p.ErrorP99)
+		}
+		early, late := 0, 0
+		for _, v := range p.Delay {
+			switch {
+			case v < int64(20*time.Microsecond):
+				early++
+			case v > int64(delay+d.Jitter+20*time.Microsecond):
+				late++
+			}
+		}
+		if name == "skipping" && (uint64(early) != *p.Counters.TowardsB.Reordered || early < n/20) || name != "kept" && late > 0 {
+			t.Errorf("%s: %d early, %d late, %d counted", name, early, late, *p.Counters.TowardsB.Reordered)
+		}
+	}
+}
+
+func TestWhatFQDropsIsCounted(t *testing.T) {
+	if !inGuest() {
+		visit(t, errand{Run: "^" + t.Name() + "$"})
+		return
+	}
+	r := newHosts(t)
+	c := onFQ(FQ)
+	c.TowardsA, c.TowardsB = Direction{}, Direction{Delay: 20 * time.Millisecond}
+	r.open(t, c)
+	r.start(t)
+	// Somebody changes fq behind the wire's back.
+	q := qdisc{kind: "fq", parent: rootParent, handle: rootHandle,
+		options: nl.NewRtAttr(fqFlowPLimit, binary.LittleEndian.AppendUint32(nil, 10)).Serialize()}
+	req := q.request(r.wire.pacer.lanes[1].index)
+	req.Flags = unix.NLM_F_REQUEST | unix.NLM_F_ACK
+	if _, err := r.wire.pacer.execute(req, 0); err != nil {
+		t.Fatal(err)
+	}
+	var sender net.PacketConn
+	err := r.a.Do(func() (err error) {
+		sender, err = net.ListenPacket("udp4", addrA+":0")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	for range 50 {
+		if _, err := sender.WriteTo(make([]byte, 100), &net.UDPAddr{IP: net.ParseIP(addrB), Port: 7}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the datagrams leave", func() bool {
+		k := r.wire.Counters().TowardsB
+		return *k.In == 50 && *k.Queued == 0
+	})
+	k := r.wire.Counters()
+	if *k.TowardsB.Out != 10 || *k.TowardsB.Overflowed != 40 {
+		t.Errorf("%s", toJSON(t, k.TowardsB))
+	}
+	if !strings.Contains(strings.Join(k.Errors, "\n"), "40 frames were dropped by fq") {
+		t.Errorf("errors %q", k.Errors)
+	}
+}
+
+func TestTwoBootsCarryTheSameToTheBit(t *testing.T) {
+	if inGuest() {
+		return
+	}
+	for _, cc := range []string{"cubic", "bbr"} {
+		boot := func() string {
+			lines, _ := visit(t, errand{Run: "^TestTrafficThroughAWire$", Args: map[string]string{
+				passageArg: toJSON(t, passage{Kind: Userspace, Config: onFQ(FQ), Congestion: cc, For: 2 * time.Second}),
+			}})
+			return strings.Join(lines, "\n")
+		}
+		if one, two := boot(), boot(); one != two || one == "" {
+			t.Errorf("%s:\n%s\n%s", cc, one, two)
+		}
 	}
 }

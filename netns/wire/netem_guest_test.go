@@ -57,7 +57,7 @@ func unpaired(d Direction) Config {
 }
 
 func TestNetemDoesWhatItIsAskedFor(t *testing.T) {
-	const n = 4000
+	const n = 2500
 	ms := float64(time.Millisecond)
 	send := func(t *testing.T, d Direction) passed {
 		p := through(t, passage{Kind: InKernel, Config: unpaired(d), Datagrams: n, Size: 200, Gap: time.Millisecond})
