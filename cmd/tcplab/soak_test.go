@@ -12,11 +12,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"tcplab/lab"
 	"tcplab/results"
 )
 
@@ -243,4 +245,33 @@ func pss(pid string) int64 {
 		}
 	}
 	return 0
+}
+
+// Twenty runs of the quarter-of-an-hour hang in its real magnitude, on idle
+// and busy CPUs, as root and as a plain user, from two builds: one digest.
+func TestTwentyGuestsAreEqualToTheBit(t *testing.T) {
+	users := []*user{guestUser(t, false, "one"), guestUser(t, true, "another-build")}
+	digests := map[string]int{}
+	for i := range 20 {
+		u := users[i%2]
+		stop := func() {}
+		if i%4 >= 2 {
+			stop = busy(t)
+		}
+		env := []string{"SOMETHING=" + strings.Repeat("x", 1000*i)}
+		code, out, errs := u.inGuest(t, env, "run", "hang", "--profile", "full", "--jobs", strconv.Itoa(1+i%3))
+		stop()
+		if code != lab.ExitPass {
+			t.Fatalf("run %d: exit code %d\n%s%s", i+1, code, out, errs)
+		}
+		r, err := results.Load(filepath.Join(u.dir, "runs", "hang", "latest"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests[r.Digest]++
+		t.Logf("run %d: %s in %.1f s", i+1, r.Digest, r.Took)
+	}
+	if len(digests) != 1 {
+		t.Errorf("digests: %v", digests)
+	}
 }
