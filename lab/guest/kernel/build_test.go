@@ -427,29 +427,6 @@ func TestDamagedKernelIsRefusedAndBuiltAgain(t *testing.T) {
 	}
 }
 
-func TestMissingPackagesAreNamed(t *testing.T) {
-	s := newStage(t)
-	os.Remove(filepath.Join(s.tools, "flex"))
-	os.Remove(filepath.Join(s.tools, "bc"))
-	writeFile(t, filepath.Join(s.tools, "gcc"), "#!/bin/sh\nexit 1\n", 0o755) // no headers
-	for _, tool := range []string{"sh", "sed", "awk", "xz", "patch"} {
-		real, err := exec.LookPath(tool)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(real, filepath.Join(s.tools, tool)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Setenv("PATH", s.tools) // and so without apt-get
-	_, err := s.build(t.Context(), nil)
-	m, ok := errors.AsType[*MissingError](err)
-	if !ok || !slices.Equal(m.Packages, []string{"flex", "bc", "libc6-dev"}) || !Lacks(err) || m.Why == "" {
-		t.Errorf("%v", err)
-	}
-	s.holds()
-}
-
 func TestCacheInAPathWithSpaces(t *testing.T) {
 	s := newStage(t)
 	s.cache += " of mine"
@@ -519,50 +496,5 @@ func TestVersionIsReadFromTheBanner(t *testing.T) {
 		if got := bannerVersion([]byte(text)); got != want {
 			t.Errorf("%q: %q", text, got)
 		}
-	}
-}
-
-// inMount tells a test that it runs in a mount namespace of its own.
-const inMount = "KERNEL_TEST_IN_MOUNT_NAMESPACE"
-
-func TestFoldersThatCannotHoldABuild(t *testing.T) {
-	if os.Getenv(inMount) == "" {
-		c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		c.Env = append(os.Environ(), inMount+"=1")
-		c.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
-			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-		}
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		return
-	}
-	s := newStage(t)
-	mount := func(flags uintptr, data string) {
-		t.Helper()
-		at := t.TempDir()
-		s.cache = at
-		if err := unix.Mount("tmpfs", s.cache, "tmpfs", flags, data); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
-	}
-	mount(unix.MS_NOEXEC, "size=2g")
-	_, err := s.build(t.Context(), nil)
-	if ne, ok := errors.AsType[*NoExecError](err); !ok || !strings.HasPrefix(ne.Dir, s.cache) || !strings.Contains(err.Error(), "XDG_CACHE_HOME") || !Lacks(err) {
-		t.Errorf("noexec: %v", err)
-	}
-	s.holds()
-	mount(0, "size=64m")
-	_, err = s.build(t.Context(), nil)
-	if se, ok := errors.AsType[*SpaceError](err); !ok || se.Free < 60<<20 || !strings.Contains(err.Error(), "MB free") {
-		t.Errorf("small: %v", err)
-	}
-	s.holds()
-	mount(unix.MS_RDONLY, "")
-	if _, err := s.build(t.Context(), nil); !errors.Is(err, unix.EROFS) || !Lacks(err) || !strings.Contains(err.Error(), "set XDG_CACHE_HOME") {
-		t.Errorf("read-only: %v", err)
 	}
 }
