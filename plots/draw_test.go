@@ -23,8 +23,8 @@ func TestLabelsOfALadderNeverOverlap(t *testing.T) {
 		for i, b := range l.packets {
 			for j, a := range l.packets[:i] {
 				lo, hi := max(a.x0, b.x0), min(a.x1, b.x1)
-				if lo > hi {
-					continue
+				if lo > hi || a.happening && b.y0 < a.y0 || b.happening && a.y1 > b.y0 {
+					continue // a flight that something happens in the midst of
 				}
 				for _, x := range []float64{lo, hi} {
 					if d := l.drawn(b, x) - b.above - (l.drawn(a, x) + a.below); d < 0 {
@@ -57,6 +57,9 @@ func TestEachHostOfALadderKeepsItsOrder(t *testing.T) {
 			}
 			if math.IsNaN(p.y0) || p.y1 > l.high || p.y0 < 0 {
 				t.Fatalf("packet %d lies outside: %v to %v of %v", i, p.y0, p.y1, l.high)
+			}
+			if p.happening {
+				continue // it waits for what was in flight
 			}
 			at[p.rightwards] = append(at[p.rightwards], end{p.Sent, p.y0})
 			if p.Arrived != nil {

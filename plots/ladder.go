@@ -196,12 +196,43 @@ func (l *ladder) addPackets() []node {
 		if e.Arrived != nil {
 			came = max(*e.Arrived, e.Sent)
 		}
+		left := e.Sent
+		if p.happening {
+			left = landed(events, happenings, e.Sent, typical)
+			came = left
+		}
 		p.n0, p.n1 = len(nodes), len(nodes)+1
-		nodes = append(nodes, node{t: e.Sent, left: p.rightwards, mark: true, sent: -1, both: p.happening}, node{t: came, left: !p.rightwards, mark: !p.lost, sent: p.n0})
+		nodes = append(nodes, node{t: left, left: p.rightwards, mark: true, sent: -1, both: p.happening}, node{t: came, left: !p.rightwards, mark: !p.lost, sent: p.n0})
 		l.words(&p, room)
 		l.packets = append(l.packets, p)
 	}
 	return nodes
+}
+
+// landed is when what was in flight at a moment has come: what happened then is
+// drawn below it, so that the line crosses no arrow. Where flights never end
+// within a few of them, it is the moment itself.
+func landed(events []results.LadderEvent, happenings map[int]bool, at, typical float64) float64 {
+	t := at
+	for range events {
+		again := t
+		for _, e := range events {
+			came := e.Sent + typical
+			if e.Arrived != nil {
+				came = *e.Arrived
+			}
+			if !happenings[e.Frame] && e.Sent < t && came > t {
+				t = came
+			}
+		}
+		if t == again {
+			break
+		}
+	}
+	if t-at > 3*typical {
+		return at
+	}
+	return t
 }
 
 // words breaks a packet's text into lines of at most room.
@@ -329,7 +360,7 @@ func (c *timeline) rank(n int) int {
 // it.
 func (l *ladder) moveApart(c *timeline) {
 	for i := range l.packets {
-		for range 200 {
+		for range 60 {
 			worst := 0.0
 			for j := range i {
 				worst = max(worst, l.overlap(c, j, i))
@@ -364,6 +395,9 @@ func (l *ladder) crossing(c *timeline, a, b int) bool {
 func (l *ladder) overlap(c *timeline, j, i int) float64 {
 	a, b := l.packets[j], l.packets[i]
 	worst := 0.0
+	if (a.happening || b.happening) && l.crossing(c, j, i) {
+		return 0 // pushing one would push the other's arrival, and never end
+	}
 	// Between two slanted lines the distance is smallest at an end of the
 	// stretch where both have text.
 	need := func(x0, x1, below, above float64) {
