@@ -74,7 +74,7 @@ func decode(opt RunOptions) (*sheet.Experiment, how, error) {
 			h.ran = results.Mode{Profile: "quick", Kernel: OnHost, Clock: guest.Real}
 		}
 	}
-	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: h.ran.Profile, Set: opt.Set, Kernel: h.ran.Kernel, Clock: h.ran.Clock, Sweep: opt.Sweep})
+	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: h.ran.Profile, Set: opt.Set, Kernel: h.ran.Kernel, Clock: h.ran.Clock, Only: opt.Only, Sweep: opt.Sweep})
 	if err != nil {
 		return usage(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gopacket/gopacket"
@@ -58,8 +59,10 @@ func Replay(ctx context.Context, opt RunOptions, what string) (*Replayed, error)
 		return nil, &Error{ExitLacks, err}
 	}
 	opt.File, opt.Text = "sheet.yaml", []byte(old.Sheet)
-	opt.Sweep = sweptBefore(old)
-	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Kernel: OnGuest, Clock: old.Ran.Clock, Sweep: opt.Sweep})
+	var swept bool
+	opt.Only, swept = armsOf(old)
+	opt.Sweep = swept
+	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Kernel: OnGuest, Clock: old.Ran.Clock, Only: opt.Only, Sweep: opt.Sweep})
 	if err != nil {
 		return nil, fmt.Errorf("the record's sheet: %w", err)
 	}
@@ -99,13 +102,17 @@ func Replay(ctx context.Context, opt RunOptions, what string) (*Replayed, error)
 // Equal says whether both runs left the same bytes.
 func (r *Replayed) Equal() bool { return r.Was == r.Is }
 
-func sweptBefore(r *results.Run) bool {
+// armsOf are the arms of a record by the names in the sheet, and whether they
+// are points of a sweep.
+func armsOf(r *results.Run) (names []string, swept bool) {
 	for name := range r.Arms {
-		if strings.Contains(name, "[") {
-			return true
+		base, _, point := strings.Cut(name, "[")
+		swept = swept || point
+		if !slices.Contains(names, base) {
+			names = append(names, base)
 		}
 	}
-	return false
+	return names, swept
 }
 
 // inOrder is a run's trials in the plan's order.

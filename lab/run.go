@@ -68,6 +68,7 @@ type RunOptions struct {
 	Profile string        // "" is quick; full where the sheet asks for the virtual clock and gets it
 	Kernel  string        // host | guest; "" is what the sheet needs
 	Clock   string        // real | virtual; "" is what the sheet asks for
+	Only    []string      // the arms to run; nil is all
 	Sweep   bool          // the sweep's points instead of the sheet's own values
 	Jobs    int           // guests side by side; 0 is one for each CPU
 	Memory  int           // of a guest, MiB; 0 is guest.DefaultMemory

@@ -98,6 +98,7 @@ type runCmd struct {
 	Seed    string        `help:"Seed of every random choice: a number, or random." default:"1"`
 	Pairs   int           `help:"Trials of each arm, each pair with a seed of its own." default:"1"`
 	Stall   time.Duration `help:"End a guest that gives no sign of life for so long in wall time: a program in it spins." default:"1m" placeholder:"TIME"`
+	Only    []string      `help:"Run these arms only; claims about others are not asked." placeholder:"ARM,…"`
 	Sweep   bool          `help:"Run the sheet's sweep instead of its own values: every arm that a claim about a point speaks of, at every point."`
 	Hold    bool          `help:"Keep the hosts of the last trial up at its end, until Enter or Ctrl-C."`
 	HoldAt  string        `help:"Keep the hosts of an arm's trial up at a time after go (or at its end, without one)." placeholder:"[ARM@]TIME"`
@@ -175,7 +176,7 @@ func (c runCmd) options(top *cli) (lab.RunOptions, error) {
 	if err != nil {
 		return lab.RunOptions{}, err
 	}
-	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Stall: c.Stall, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
+	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Stall: c.Stall, Only: c.Only, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
 		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: version}
 	if c.Seed == "random" {
 		opt.Seed = rand.Uint64()
