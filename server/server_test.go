@@ -453,7 +453,7 @@ func TestWhatCannotBeHadIsAnError(t *testing.T) {
 			}
 		}
 	}
-	if _, err := New(Config{Kind: "gopher", Listen: "127.0.0.1:0"}); err == nil || !strings.Contains(err.Error(), "echo or http") {
+	if _, err := New(Config{Kind: "gopher", Listen: "127.0.0.1:0"}); err == nil || !strings.Contains(err.Error(), "write echo, http") {
 		t.Error(err)
 	}
 }
