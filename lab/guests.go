@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -198,12 +199,9 @@ func (b *batch) environment(e *results.Environment, g *guest.Guest) {
 func (b *batch) unsupported(lacks map[string]string, arm string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for name, lack := range lacks {
-		a := b.r.Arms[name]
-		a.Unsupported = lack
-		b.r.Arms[name] = a
-	}
-	return lacks[arm] != ""
+	noteUnsupported(b.r, lacks)
+	base, _, _ := strings.Cut(arm, "[")
+	return lacks[base] != ""
 }
 
 // take moves the trial's files into the run's folder.

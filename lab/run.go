@@ -289,11 +289,7 @@ func execute(ctx context.Context, p *Plan, opt RunOptions, dir string, r *result
 			r.Environment = *n.Environment
 			r.Environment.Version = opt.Version
 		case "unsupported":
-			for name, lack := range n.Unsupported {
-				a := r.Arms[name]
-				a.Unsupported = lack
-				r.Arms[name] = a
-			}
+			noteUnsupported(r, n.Unsupported)
 		case "trial":
 			a := r.Arms[n.Arm]
 			a.Trials = append(a.Trials, *n.Trial)
@@ -307,6 +303,16 @@ func execute(ctx context.Context, p *Plan, opt RunOptions, dir string, r *result
 			return nil
 		}
 		opt.Watch.News(n)
+	}
+}
+
+// noteUnsupported notes what the kernel lacks for arms of the run.
+func noteUnsupported(r *results.Run, lacks map[string]string) {
+	for name, a := range r.Arms {
+		base, _, _ := strings.Cut(name, "[")
+		if a.Unsupported = lacks[base]; a.Unsupported != "" {
+			r.Arms[name] = a
+		}
 	}
 }
 
