@@ -67,7 +67,8 @@ type line struct {
 	label  string
 	look   int // index into looks
 	thin   bool
-	points bool // markers only
+	points bool    // markers only
+	gap    float64 // from which distance in x on the line is broken; 0: never
 	x, y   []float64
 }
 
@@ -264,6 +265,9 @@ func (c chart) legend(dc vgdraw.Canvas, s size) vgdraw.Canvas {
 		x += thumb + 6 + w + 16
 	}
 	for _, l := range c.lines {
+		if l.label == "" {
+			continue // another stands for it
+		}
 		put(l.label, 30, func(a, b vg.Point) {
 			k := lookOf(l.look)
 			if !l.points {
@@ -322,8 +326,17 @@ func (l drawnLine) Plot(dc vgdraw.Canvas, p *plot.Plot) {
 	for i := range l.x {
 		at[i] = vg.Point{X: tx(l.x[i]), Y: ty(l.y[i])}
 	}
-	if !l.points && len(at) > 1 {
-		dc.StrokeLines(l.stroke(), dc.ClipLinesXY(at)...)
+	for from := 0; !l.points && from < len(at); {
+		to := from + 1
+		for to < len(at) && (l.gap == 0 || l.x[to]-l.x[to-1] <= l.gap) {
+			to++
+		}
+		if to-from > 1 {
+			dc.StrokeLines(l.stroke(), dc.ClipLinesXY(at[from:to])...)
+		} else if len(at) > 1 && dc.Contains(at[from]) {
+			dc.DrawGlyph(vgdraw.GlyphStyle{Color: k.colour, Radius: 2, Shape: k.marker}, at[from])
+		}
+		from = to
 	}
 	if l.thin {
 		return

@@ -125,6 +125,7 @@ func (b builder) latencyOverTime() (chart, bool) {
 	var parts []string
 	b.eachClient("latency.p50", func(m measured, p program, s results.Series, l line) {
 		l.x, l.y = peaks(s)
+		l.gap = 5 * bin(s)
 		for i := range l.y {
 			if l.y[i] > 0 {
 				lo, hi = min(lo, l.y[i]), max(hi, l.y[i])
@@ -140,15 +141,16 @@ func (b builder) latencyOverTime() (chart, bool) {
 	if hi/lo > 20 {
 		c.y.kind, c.y.zero = logTimes, false
 	}
-	c.title = "Highest median latency: " + join(front(parts, few+1))
-	c.caption = b.timeCaption("Of each stretch of time the worst median. Where a line is broken off or straight, no request was answered.")
+	c.title = "Highest median latency: " + join(front(parts))
+	c.caption = b.timeCaption("Of each stretch of time the worst median, by when the answer came. Where there is no line, no request was answered.")
 	c.alt = c.title + ". " + b.values("latency.p50", "median over all")
 	return c, true
 }
 
-func front(parts []string, n int) []string {
-	if len(parts) > n {
-		return append(slices.Clone(parts[:n-1]), plural(len(parts)-n+1, "further line"))
+// front names the first arms, and counts the others.
+func front(parts []string) []string {
+	if n := few + 1; len(parts) > n {
+		return append(slices.Clone(parts[:n-1]), plural(len(parts)-n+1, "further arm"))
 	}
 	return parts
 }
@@ -171,7 +173,7 @@ func (b builder) queueDepth() (chart, bool) {
 	if most == 0 {
 		return c, false
 	}
-	c.title = "Longest queue: " + join(front(parts, few+1))
+	c.title = "Longest queue: " + join(front(parts))
 	c.caption = b.timeCaption("Of each stretch of time the longest.")
 	c.alt = c.title + "."
 	return c, true
@@ -277,7 +279,7 @@ func chainTitle(ms []measured, cs []results.Chain, what string) string {
 		}
 		parts = append(parts, ms[i].name+" "+sends+plural(n, what)+" in "+quantity(last.At-ch.From, "s", 3))
 	}
-	s := join(front(parts, few+1))
+	s := join(front(parts))
 	switch {
 	case !judged:
 	case beyond == 0:
@@ -294,6 +296,13 @@ func (b builder) drawChains(c *chart, ms []measured, cs []results.Chain, at func
 	for k, ch := range cs {
 		seen := line{label: ms[k].name + ", measured", look: ms[k].index, points: true}
 		said := line{label: ms[k].name + ", predicted", look: ms[k].index, thin: true}
+		if len(cs) > 2 {
+			// One entry of the legend stands for all.
+			if said.label = ""; k == 0 {
+				said.label = "dotted: predicted"
+			}
+			seen.label = ms[k].name
+		}
 		room := band{look: ms[k].index}
 		n := 0
 		for i, s := range ch.Steps {
@@ -392,7 +401,7 @@ func (b builder) reconnects() (chart, bool) {
 		return c, false
 	}
 	c.columns = []string{"arm", "reconnects", "period", "drift a day", "from", "to", "scatter", "verdict"}
-	c.title = "Reconnects: " + strings.Join(front(parts, few+1), "; ")
+	c.title = "Reconnects: " + strings.Join(front(parts), "; ")
 	c.caption = "A timer that starts with each connection comes later every time, and its points climb; a schedule stays level. The band is the 95% interval of the slope. " + strings.Join(captions, "; ") + "."
 	c.alt = c.title + "."
 	return c, true

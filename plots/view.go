@@ -236,7 +236,11 @@ func facts(r *results.Run) []fact {
 	if e.Hosts != "" {
 		put("hosts are " + e.Hosts)
 	}
-	put(e.Privilege)
+	if e.Privilege == "none needed" {
+		put("no privilege needed")
+	} else {
+		put(e.Privilege)
+	}
 	for _, l := range sortedKeys(e.Wires) {
 		put("link " + l + ": " + e.Wires[l])
 	}

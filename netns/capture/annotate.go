@@ -2,7 +2,7 @@ package capture
 
 import (
 	"fmt"
-	"math/bits"
+	"math"
 	"strings"
 )
 
@@ -465,20 +465,19 @@ func (a *annotator) repeat(e *event, me *half, say func(string, ...any)) {
 		}
 		limit := a.rtoMax(e.dir)
 		// Timers fire late, up to an eighth: the nearest power of two is meant,
-		// and the least that any gap tells of the RTO is nearest to it.
-		n := 0
-		if f := uint64((gap + me.rto/3) / me.rto); f > 1 {
-			n = bits.Len64(f) - 1
-		}
-		// At the limit gaps tell no power: it is counted on.
-		if me.backoff > 0 && gap > limit-limit/16 {
+		// and the least that any gap tells of the RTO is nearest to it. At the
+		// limit gaps tell no power: there it is counted on.
+		n := int(math.Round(math.Log2(float64(gap) / float64(me.rto))))
+		limited := gap >= limit-limit/100
+		if me.backoff > 0 && limited {
 			n = me.backoff + 1
-		} else if n < 62 {
+		} else if n >= 0 {
 			me.rto = min(me.rto, gap>>n)
 		}
+		n = max(n, 0)
 		me.backoff = n
 		at := ""
-		if gap > limit-limit/16 {
+		if limited {
 			at = ", at its limit of " + dur(limit)
 		}
 		next := limit

@@ -164,6 +164,9 @@ func (v *view) settleFirst(run *chain) {
 	}
 }
 
+// lastThat begins what is said of the last packet before a silence.
+const lastThat = "the last that"
+
 // sayChains adds to the comments what only the whole chain tells: where the
 // silence begins, and where the last of it is sent.
 func (v *view) sayChains() {
@@ -174,7 +177,7 @@ func (v *view) sayChains() {
 		}
 		who := v.name(ch.c.addr[1-ch.dir])
 		if ch.lastIn >= 0 {
-			say(&v.pkts[ch.lastIn], "the last that comes from "+who+": silence from here on")
+			say(&v.pkts[ch.lastIn], lastThat+" comes from "+who+": silence from here on")
 		}
 		last := &v.pkts[ch.steps[len(ch.steps)-1]]
 		next := 2 * ch.gaps[len(ch.gaps)-1]

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"tcplab/results"
 )
@@ -65,8 +66,14 @@ func (v *view) story(title string, pkts []int, marks []note) results.Ladder {
 		} else if j, ok := t[s.dir][i]; ok {
 			t := at(v.pkts[j].at)
 			ev.Arrived = &t
-			for _, more := range v.pkts[j].comments {
-				if !slices.Contains(said, more) {
+			// Rather the client's view of it than the server's; but what a
+			// silence begins or ends with is told from either.
+			theirs := v.pkts[j].comments
+			if len(theirs) > 0 && (s.dir == 1 || len(said) == 0) {
+				said, theirs = slices.Clone(theirs), said
+			}
+			for _, more := range theirs {
+				if strings.HasPrefix(more, lastThat) && !slices.Contains(said, more) {
 					said = append(said, more)
 				}
 			}
