@@ -246,6 +246,9 @@ func (b *builder) levers() {
 		found = append(found, b.setLevers(a, found)...)
 		sort.Slice(found, func(i, j int) bool { return found[i].Path < found[j].Path })
 		for j := range found {
+			if found[j].Why == bySet {
+				continue // the sheet's line is about the sheet's value
+			}
 			found[j].Why = b.whyFor(a.src.name, found[j].Path, found[j].Why)
 		}
 		a.arm.Levers = found
@@ -308,6 +311,9 @@ func flowOr(n *node) string {
 	return flow(n)
 }
 
+// bySet is the justification of what --set changes.
+const bySet = "--set"
+
 // setLevers are what --set changes in an arm, unless that is told already.
 func (b *builder) setLevers(a *builtArm, have []Lever) []Lever {
 	if len(b.s.sets) == 0 {
@@ -323,7 +329,7 @@ func (b *builder) setLevers(a *builtArm, have []Lever) []Lever {
 			}
 		}
 		if !told {
-			l.Why = "--set"
+			l.Why = bySet
 			out = append(out, l)
 		}
 	}

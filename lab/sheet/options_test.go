@@ -305,6 +305,18 @@ arms:
 	if _, err := Parse("x.yaml", text, Options{Set: []string{"workload.size=5B"}}); err != nil {
 		t.Error(err)
 	}
+	// What is resolved has the value, and no line about another one.
+	without := []byte(strings.Replace(string(text), "rate: 5/s}", "size: null}", 1))
+	without = []byte(strings.Replace(strings.Replace(string(without), "workload.rate: less", "workload.size: less", 1), "rate: 100/s}", "rate: 100/s, size: 9B}", 1))
+	e, err := Parse("x.yaml", without, Options{Set: []string{"workload.size=5B"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resolved, _ := Resolved(e); err == nil {
+		if _, err := Parse("x.yaml", resolved, Options{}); err != nil {
+			t.Errorf("the resolved sheet is refused: %v\n%s", err, resolved)
+		}
+	}
 	broken := []byte(strings.Replace(string(text), "slow: {workload: {rate: 5/s}", "slow: {workload: {size: 5B}", 1))
 	if _, err := Parse("x.yaml", broken, Options{Set: []string{"workload.connections=5"}}); err == nil {
 		t.Error("a line of justification for what nothing changes was let through")
