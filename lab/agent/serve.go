@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcplab/lab/clock"
+	"tcplab/lab/heap"
 )
 
 // Ready is what a program says once it can be sent go.
@@ -76,6 +77,7 @@ const exitWithin = 90 * time.Millisecond
 // Serve runs the program that the first message names, and returns the exit
 // code of the process: 0 after a result, 1 after an error.
 func Serve(in io.Reader, out io.Writer, programs func(role, kind string) (Program, error)) int {
+	heap.Inherit()
 	o := &Out{enc: NewEncoder(out)}
 	fail := func(err error) int {
 		o.send(&Message{Type: TypeError, At: clock.Now(), Error: err.Error()})

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcplab/lab/heap"
 	"tcplab/netns/tree"
 )
 
@@ -70,7 +71,7 @@ func runInit() error {
 		return fmt.Errorf("limit of descriptors: %w", err)
 	}
 	os.Clearenv()
-	for _, kv := range [][2]string{{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, {"HOME", "/run/home"}, {"TMPDIR", "/run/tmp"}, {"LC_ALL", "C"}, {"GODEBUG", "asyncpreemptoff=1"}} {
+	for _, kv := range [][2]string{{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, {"HOME", "/run/home"}, {"TMPDIR", "/run/tmp"}, {"LC_ALL", "C"}, {"GODEBUG", "asyncpreemptoff=1"}, {heap.Env, "1"}} {
 		os.Setenv(kv[0], kv[1])
 	}
 	if j.Deadline > 0 {
@@ -80,6 +81,7 @@ func runInit() error {
 		// A timer of the first 20 ms after boot may go off 10 ms late, once.
 		time.Sleep(settled)
 	}
+	heap.Quiet()
 	work := tree.Lookup(j.Worker)
 	if work == nil {
 		return fmt.Errorf("no worker %q is registered", j.Worker)
