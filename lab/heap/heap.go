@@ -7,7 +7,6 @@
 package heap
 
 import (
-	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -41,14 +40,16 @@ type mark struct{ _ [16]byte }
 // grow bounds memory by twice what lives now: reaching it is the only reason
 // left to collect.
 func grow() {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(s)
-	live, total, objects, released := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64(), s[3].Value.Uint64()
-	rest := uint64(0) // what the limit counts besides objects: stacks, spans, the runtime's own
-	if total > objects+released {
-		rest = total - objects - released
+	live, rest := s[0].Value.Uint64(), s[1].Value.Uint64()
+	for _, heap := range s[2:] {
+		rest -= min(rest, heap.Value.Uint64())
 	}
-	limit := max(2*live, live+least) + rest
-	debug.SetMemoryLimit(int64(min(limit, math.MaxInt64)))
+	// What is left is what the limit counts besides the heap: stacks and the
+	// runtime's own.
+	debug.SetMemoryLimit(int64(max(2*live, live+least) + rest))
 	runtime.SetFinalizer(new(mark), func(*mark) { grow() })
 }
