@@ -64,6 +64,12 @@ var scalars = []MetricInfo{
 	{Name: "acknowledged", Unit: "B", Owner: OwnerClient, About: "bytes of messages that the server's application said it has read, over the whole trial; of bulk with `acks`", NeedsEvents: true},
 	{Name: "believed.time", Unit: "s", Owner: OwnerClient, About: "from a fault until write() first takes nothing more, or fails: how long messages are believed to be delivered; of bulk at a rate", NeedsEvents: true, AtFault: true},
 	{Name: "received", Unit: "B", Owner: OwnerServer, About: "bytes of messages that the application read, over the whole trial; of a sink"},
+	{Name: "reconnects.count", Unit: "1", Owner: OwnerClient, About: "kept connections that were opened after the first one", NeedsEvents: true},
+	{Name: "reconnects.interval", Unit: "s", Owner: OwnerClient, About: "mean time between two reconnects", NeedsEvents: true},
+	{Name: "reconnects.drift", Unit: "s", Owner: OwnerClient, About: "how much later each day a reconnect comes than on the clock of its period: the slope of a line through them", NeedsEvents: true},
+	{Name: "reconnects.drift.low", Unit: "s", Owner: OwnerClient, About: "low end of that slope's 95% interval", NeedsEvents: true},
+	{Name: "reconnects.drift.high", Unit: "s", Owner: OwnerClient, About: "high end of that slope's 95% interval", NeedsEvents: true},
+	{Name: "reconnects.timer", Unit: "1", Owner: OwnerClient, About: "1 where the reconnects drift, as by a timer that starts with the connection; 0 where they keep their places on the clock, as by a schedule", NeedsEvents: true},
 	{Name: "cpu.request", Unit: "s", Owner: OwnerClient, About: "client CPU seconds per completed request", NeedsEvents: true, RealClock: true},
 
 	{Name: "handshakes.count", Unit: "1", Owner: OwnerHost, About: "active opens over the whole trial, from the kernel's counter"},

@@ -189,9 +189,9 @@ type Trial struct {
 	Seed     uint64              `json:"seed"`
 	Dir      string              `json:"dir"` // trials/<n>-<arm>-<seed>
 	Warmup   float64             `json:"warmup"`
-	Duration float64             `json:"duration"` // of the measuring window, s
-	Took     float64             `json:"took"`     // s, wall time
-	Metrics  map[string]Quantity `json:"metrics"`  // OWNER.METRIC
+	Duration float64             `json:"duration"`         // of the measuring window, s
+	Took     float64             `json:"took"`             // s, wall time
+	Metrics  map[string]Quantity `json:"metrics"`          // OWNER.METRIC
 	Kernel   map[string]string   `json:"kernel,omitempty"` // the arm's global settings, as read back
 	Validity Validity            `json:"validity"`
 	Files    []File              `json:"files"`

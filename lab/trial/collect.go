@@ -130,6 +130,7 @@ func (o *one) clientMetrics(name string, r *program.ClientResult, m *measured, w
 			o.put(name, "requests.period_rate", done/(end-begin))
 		}
 	}
+	o.reconnects(name)
 	for _, f := range o.arm.Faults {
 		if f.OnKind == "client" && f.On != name {
 			continue

@@ -71,6 +71,9 @@ func (o *one) subjectsFault(c sheet.Client, m *measured) bool {
 		return true // a relay whose connection does not take what is in its queue
 	}
 	inflight, _ := largest(o.rec.get(c.Name, "inflight"), end-1, end)
+	if v, ok := last(o.rec.get(c.Name, "inflight"), end); ok {
+		inflight = max(inflight, v) // a client that waits says nothing new
+	}
 	busy, _ := largest(o.rec.get(c.Name, "connect.busy"), end-1, end)
 	return slots > 0 && inflight >= float64(slots) || busy > 0.5
 }
