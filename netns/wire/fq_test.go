@@ -211,6 +211,57 @@ func TestWhatFQDropsIsCounted(t *testing.T) {
 	}
 }
 
+// A plain user's sockets hold few frames each.
+func TestFramesBeyondTheSendBuffersWaitWithTheWire(t *testing.T) {
+	if !inGuest() {
+		visit(t, errand{Run: "^" + t.Name() + "$"})
+		return
+	}
+	const n = 200
+	r := newHosts(t)
+	c := Symmetric(Direction{Delay: 20 * time.Millisecond})
+	c.Release, c.NoWatch = FQ, true
+	r.open(t, c)
+	l := r.wire.pacer.lanes[1]
+	more, err := openPacedIn(r, l.index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.sockets = append(l.sockets, more)
+	for i := range l.sockets {
+		s := &l.sockets[i]
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 10_000); err != nil {
+			t.Fatal(err)
+		}
+		if s.room, err = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start(t)
+	got := datagrams(t, r, n, 1000, 50, 10*time.Millisecond)
+	if len(got) != n || !slices.IsSortedFunc(got, func(a, b arrival) int { return int(a.N - b.N) }) {
+		t.Errorf("%d of %d arrived, or out of order", len(got), n)
+	}
+	for _, a := range got {
+		if d := a.Received - a.Sent; d < int64(20*time.Millisecond) || d > int64(20*time.Millisecond+200*time.Microsecond) {
+			t.Errorf("%d took %v", a.N, time.Duration(d))
+		}
+	}
+	k := r.wire.Counters()
+	noErrors(t, k)
+	if handed := l.handed; handed == 0 || handed >= n || *k.TowardsB.Out < n {
+		t.Errorf("%d handed to fq, %d out", handed, *k.TowardsB.Out)
+	}
+}
+
+func openPacedIn(r *rig, index int) (s pacedSocket, err error) {
+	err = r.link.Middle.Do(func() (err error) {
+		s, err = openPaced(index)
+		return err
+	})
+	return s, err
+}
+
 func TestTwoBootsCarryTheSameToTheBit(t *testing.T) {
 	if inGuest() {
 		return

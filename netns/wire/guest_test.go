@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +68,9 @@ func report(t testing.TB, v any) {
 	fmt.Printf("%s\n", b)
 }
 
+// staticFolder is what staticBinary leaves behind; "" is nothing.
+var staticFolder string
+
 // staticBinary is this test's binary without cgo, which a guest can start: the
 // race detector needs cgo.
 var staticBinary = sync.OnceValues(func() (string, error) {
@@ -86,6 +90,7 @@ var staticBinary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	staticFolder = dir
 	static := filepath.Join(dir, "wire.test")
 	cmd := exec.Command("go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", static, "tcplab/netns/wire")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -94,6 +99,9 @@ var staticBinary = sync.OnceValues(func() (string, error) {
 	}
 	return static, nil
 })
+
+// visits counts the guests: one after the other goes to another CPU.
+var visits atomic.Int64
 
 // visit runs tests in a guest of its own, and gives the JSON lines that they
 // reported and how long the guest ran.
@@ -111,10 +119,10 @@ func visit(t *testing.T, e errand) ([]string, time.Duration) {
 	var lines []string
 	var said bytes.Buffer
 	g, err := guest.Start(t.Context(), guest.Options{
-		Kernel: k.Path, Init: init, Worker: guestTests, Input: append(in, '\n'), Dir: t.TempDir(), Seed: 1,
-		Deadline: 200 * time.Hour,
-		Line:     func(b []byte) { lines = append(lines, string(b)) },
-		Log:      func(s string) { said.WriteString(s + "\n") },
+		Kernel: k.Path, Init: init, Worker: guestTests, Input: append(in, '\n'), Dir: t.TempDir(), Seed: 1, CPU: int(visits.Add(1)),
+		Deadline: 200 * time.Hour, Stall: 5 * time.Minute, // silent while it works
+		Line: func(b []byte) { lines = append(lines, string(b)) },
+		Log:  func(s string) { said.WriteString(s + "\n") },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,12 @@ func TestMain(m *testing.M) {
 	playRole()
 	registerGuestTests(m)
 	guest.Main()
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if staticFolder != "" {
+			os.RemoveAll(staticFolder)
+		}
+		os.Exit(code)
+	}))
 }
 
 const (
