@@ -57,8 +57,7 @@ type bulk struct {
 	// Of the thread.
 	meter   *meter
 	flows   []flow
-	waiting []int64 // intended starts that no write() has been made for
-	next    int64
+	next    int64 // the first intended start that no write() has been made for
 	end     int64
 	giveUp  int64
 	turn    int
@@ -242,10 +241,12 @@ func (b *bulk) wakeUp(now int64) int64 {
 	for _, w := range b.w {
 		at = min(at, w)
 	}
-	at = min(at, b.next)
 	d := int64(b.cfg.Deadline)
 	for i := range b.flows {
 		f := &b.flows[i]
+		if f.open && !f.blocked {
+			at = min(at, b.next) // while none takes anything the schedule wakes nobody
+		}
 		if f.fd < 0 && now < b.end {
 			at = min(at, f.at)
 		}
@@ -262,11 +263,6 @@ func (b *bulk) wakeUp(now int64) int64 {
 // due does what the clock asks for.
 func (b *bulk) due(now int64) {
 	b.edges(now)
-	for b.next <= now {
-		b.meter.offered(b.next)
-		b.waiting = append(b.waiting, b.next)
-		b.next = b.sched.next()
-	}
 	d := int64(b.cfg.Deadline)
 	for i := range b.flows {
 		f := &b.flows[i]
@@ -478,14 +474,13 @@ func (b *bulk) begin(f *flow) bool {
 	}
 	intended := now
 	if b.sched != nil {
-		if len(b.waiting) == 0 {
+		if b.next > now {
 			return false
 		}
-		intended = b.waiting[0]
-		b.waiting = b.waiting[:copy(b.waiting, b.waiting[1:])]
-	} else {
-		b.meter.offered(now)
+		intended = b.next
+		b.next = b.sched.next()
 	}
+	b.meter.offered(intended)
 	// What waits behind a blocked flow is the subject's time.
 	b.meter.begin(intended, f.since, now)
 	f.current, f.busy = chunk{intended: intended, entry: now, upto: f.written + int64(b.size)}, true

@@ -31,7 +31,18 @@ func flow(t *testing.T, cfg clients.Config, rate float64) (*clients.Result, *kep
 		t.Fatal(err)
 	}
 	var k kept
-	r, err := c.Run(context.Background(), socket.Nanotime(), &k)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if rate == 0 {
+		go func() { // for a while from where all flows are open, however late that is
+			for k.sum("opened") < int64(max(cfg.Flows.Count, 1)) && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(200 * time.Millisecond)
+			cancel()
+		}()
+	}
+	r, err := c.Run(ctx, socket.Nanotime(), &k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,18 +71,18 @@ func TestEndlessFlowsSendAndReceive(t *testing.T) {
 	gate(t)
 	for _, f := range []clients.Flows{{Count: 3}, {Count: 3, Acks: true}, {Count: 2, Receive: true}} {
 		s := serve(t, server.Config{Kind: server.Discard})
-		r, _ := flow(t, clients.Config{To: []string{s.addr}, Duration: 200 * time.Millisecond, Drain: 30 * time.Second, Flows: f}, 0)
+		r, _ := flow(t, clients.Config{To: []string{s.addr}, Duration: time.Minute, Drain: 30 * time.Second, Flows: f}, 0)
 		got := s.stop()
 		if f.Receive {
-			if r.BytesReceived < 1e6 || r.Established != 2 || r.BytesSent != 0 {
+			if r.BytesReceived < 1e5 || r.Established != 2 || r.BytesSent != 0 {
 				t.Errorf("%+v: received %d B", f, r.BytesReceived)
 			}
 			continue
 		}
-		if r.BytesSent < 1e6 || r.Established != 3 || got.Received > r.BytesSent || r.Delivered < 1e6 || r.Delivered > r.BytesSent+3*8 {
+		if r.BytesSent < 1e5 || r.Established != 3 || got.Received > r.BytesSent || r.Delivered < 1e5 || r.Delivered > r.BytesSent+3*8 {
 			t.Errorf("%+v: written %d B, acknowledged by TCP in the window %d, read %d", f, r.BytesSent, r.Delivered, got.Received)
 		}
-		if f.Acks && (r.Acknowledged != got.Received/(64<<10)*(64<<10) && r.Acknowledged > got.Received || r.Unfinished != 0) {
+		if f.Acks && (r.Acknowledged == 0 || r.Acknowledged > got.Received || r.Acknowledged%(64<<10) != 0) {
 			t.Errorf("%+v: acknowledged %d B of %d read, %+v", f, r.Acknowledged, got.Received, r.Counts)
 		}
 	}
@@ -92,6 +103,9 @@ func TestWritesIntoABufferThatNobodyEmptiesAreBelieved(t *testing.T) {
 	}
 	if len(k.named("blocked")) == 0 {
 		t.Error("nobody was told that write() took no more")
+	}
+	if r.Wakeups > 300 {
+		t.Errorf("woken %d times for at most 100 messages: a schedule that nobody can follow wakes nobody", r.Wakeups)
 	}
 }
 

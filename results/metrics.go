@@ -62,6 +62,7 @@ var scalars = []MetricInfo{
 	{Name: "queue.depth.max", Unit: "1", Owner: OwnerClient, About: "most messages that waited to be sent, over the whole trial; of a relay (client kind mqtt)", NeedsEvents: true},
 	{Name: "written", Unit: "B", Owner: OwnerClient, About: "bytes of messages that write() accepted, over the whole trial; of bulk", NeedsEvents: true},
 	{Name: "acknowledged", Unit: "B", Owner: OwnerClient, About: "bytes of messages that the server's application said it has read, over the whole trial; of bulk with `acks`", NeedsEvents: true},
+	{Name: "believed", Unit: "B", Owner: OwnerClient, About: "bytes of messages that write() accepted and no server's application read, over the whole trial; of bulk", NeedsEvents: true},
 	{Name: "believed.time", Unit: "s", Owner: OwnerClient, About: "from a fault until write() first takes nothing more, or fails: how long messages are believed to be delivered; of bulk at a rate", NeedsEvents: true, AtFault: true},
 	{Name: "received", Unit: "B", Owner: OwnerServer, About: "bytes of messages that the application read, over the whole trial; of a sink"},
 	{Name: "reconnects.count", Unit: "1", Owner: OwnerClient, About: "kept connections that were opened after the first one", NeedsEvents: true},

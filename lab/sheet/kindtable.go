@@ -50,7 +50,7 @@ var kinds = []Kind{
 		count("queue", "most messages that wait to be sent; those that come then are dropped and have failed").by("100,000, or 64 MiB of them").like("10000").within(1, 1e6),
 	}},
 	{Role: RoleClient, Name: "bulk", Built: true, About: "one or more flows that send without end, or messages of `workload.size` at `workload.rate`", Silent: true,
-		Metrics: metrics("goodput", "opens", "connect.p50", "connect.max", "first_error.time", "detect.time", "recover.time", "written", "acknowledged", "believed.time",
+		Metrics: metrics("goodput", "opens", "connect.p50", "connect.max", "first_error.time", "detect.time", "recover.time", "written", "acknowledged", "believed", "believed.time",
 			"errors.ECONNRESET", "errors.ETIMEDOUT", "errors.EHOSTUNREACH", "errors.deadline"),
 		Keys: []Key{count("flows", "flows side by side").by("1").like("1"), toggle("receive", "data comes towards the client").by("false"),
 			toggle("acks", "the server's application acknowledges each message that it has read").by("false")}},

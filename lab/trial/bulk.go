@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"tcplab/clients"
 	"tcplab/lab/program"
 	"tcplab/server"
 )
@@ -21,6 +22,23 @@ func (o *one) serverMetrics(m *measured) {
 	for _, v := range o.arm.Servers {
 		if r := m.servers[v.Name]; r != nil && r.Kind == server.Discard {
 			o.put(v.Name, "received", float64(r.Received))
+		}
+	}
+	// Who of several clients wrote what a sink read, it does not know.
+	read, senders := int64(0), 0
+	for _, v := range o.arm.Servers {
+		if r := m.servers[v.Name]; r != nil {
+			read += r.Received
+		}
+	}
+	for _, c := range o.arm.Clients {
+		if c.Kind == clients.Bulk {
+			senders++
+		}
+	}
+	for _, c := range o.arm.Clients {
+		if r := m.clients[c.Name]; senders == 1 && c.Kind == clients.Bulk && r != nil {
+			o.put(c.Name, "believed", float64(r.BytesSent-read))
 		}
 	}
 }

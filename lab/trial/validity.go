@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"tcplab/clients"
 	"tcplab/lab/expr"
 	"tcplab/lab/program"
 	"tcplab/lab/sheet"
@@ -65,6 +66,9 @@ func (o *one) subjectsFault(c sheet.Client, m *measured) bool {
 	slots := c.Workload.Connections
 	if c.Reuse == "pool" && c.Pool.Size > 0 && (slots == 0 || c.Pool.Size < slots) {
 		slots = c.Pool.Size
+	}
+	if c.Kind == clients.Bulk {
+		return true // what was not written waited for room in a socket's buffer, or for a connection
 	}
 	end := clockSeconds(m.t0, m.to)
 	if depth, ok := last(o.rec.get(c.Name, "queue.depth"), end); ok && depth > 0 {
