@@ -288,7 +288,7 @@ func (a *annotator) reset(e *event, say func(string, ...any)) {
 // tcp_validate_incoming: only one whose sequence number is exactly the next
 // expected resets.
 func (a *annotator) accepted(e *event, peer *half) string {
-	if !peer.started || a.state == annNew || a.state == annOpening || a.gapped {
+	if !peer.started || a.state == annNew || a.state == annOpening || e.skipped {
 		return ""
 	}
 	win := uint32(peer.win)

@@ -256,8 +256,7 @@ func showReset(v *view, a Around) (results.Ladder, error) {
 	s := &v.pkts[rst]
 	before, after := v.split(v.told(s.conn), s.at)
 	ps := append(slices.Clone(back(before, maxBefore+2)), front(after, maxBefore)...)
-	l := v.story(v.name(s.h.src)+" resets", ps, nil)
-	return l, nil
+	return v.story(v.name(s.h.src)+" resets", ps, v.within(v.pkts[ps[0]].at, v.pkts[slices.Max(ps)].at)), nil
 }
 
 // showReconnect draws how a connection ends and the next one between the same
