@@ -71,7 +71,7 @@ func drawComparison(t *testing.T, name string, pairs []pair, goodput map[string]
 	}
 	runs := panel("Gilbert–Elliott, p = 1%, r = 20%", "length of a run of losses, datagrams", "share of runs as long or longer")
 	runs.Y.Scale, runs.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	runs.Legend.Top = true
+	runs.Legend.Left = true
 	for k := range compareLook {
 		r, _ := byName["Gilbert–Elliott 1%/20%"][k].lossRuns(compareDatagrams)
 		s := sorted(r)
@@ -89,7 +89,6 @@ func drawComparison(t *testing.T, name string, pairs []pair, goodput map[string]
 	}
 	good := panel("Goodput at 1% loss, 100 Mbit/s, 20 ms each way", "", "Mbit/s, one mark a seed (12 of 30 s)")
 	good.Y.Scale, good.Y.Tick.Marker = plot.LogScale{}, plot.ConstantTicks{{Value: 2, Label: "2"}, {Value: 5, Label: "5"}, {Value: 10, Label: "10"}, {Value: 20, Label: "20"}, {Value: 50, Label: "50"}, {Value: 100, Label: "100"}}
-	good.Legend.Left, good.Legend.Top = true, true
 	for i, cc := range []string{"cubic", "bbr"} {
 		for k := range compareLook {
 			var xy plotter.XYs
