@@ -27,7 +27,7 @@ const (
 	compareSeeds     = 12
 	compareFor       = 30 * time.Second
 	// compareAlpha is where two samples are called different. Everything is
-	// seeded, so that a test that passes once passes always.
+	// seeded: the same binary on the same kernel finds the same.
 	compareAlpha = 0.001
 )
 
