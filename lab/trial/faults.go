@@ -13,7 +13,6 @@ import (
 	"tcplab/lab/clock"
 	"tcplab/lab/program"
 	"tcplab/lab/sheet"
-	"tcplab/netns/wire"
 )
 
 // ahead is how much earlier than its instant a link's fault is sent: a wire
@@ -73,17 +72,6 @@ func (o *one) faults(ctx context.Context, m *measured) {
 			o.reach(f.Name, at)
 		}
 	}
-}
-
-// wireKind is the wire that a link asks for. One that is to have faults has to
-// be ours, for netem knows none.
-func (s *stage) wireKind(l sheet.Link) string {
-	for _, f := range s.arm.Faults {
-		if l.Wire.Kind == "auto" && (f.OnKind == "link" && f.On == l.Name || f.OnKind == "host" && (f.On == l.A || f.On == l.B)) {
-			return string(wire.Userspace)
-		}
-	}
-	return l.Wire.Kind
 }
 
 func (o *one) refuse(err error) {

@@ -40,6 +40,8 @@ type stage struct {
 	procs []*agent.Process // in order of start: wires, middleboxes, servers, clients
 	hear  agent.Listener
 	wires map[string]program.WireSpec
+	// counted are the links whose wire has to count what netem cannot.
+	counted map[string]bool
 	// virtual time stands still in a loop that watches the clock.
 	virtual bool
 	// killed are the agents that a fault has killed: they owe no result.

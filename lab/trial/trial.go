@@ -91,7 +91,7 @@ func (o *one) run(ctx context.Context) (results.Trial, error) {
 	if o.st, err = newStage(o.arm, o.plan.Seed, o.w.agentArgv, o.hear); err != nil {
 		return o.out, err
 	}
-	o.st.virtual = o.w.virtual
+	o.st.virtual, o.st.counted = o.w.virtual, counted(o.exp)
 	defer func() {
 		if cerr := o.st.close(); cerr != nil && err == nil {
 			o.warn("hosts", "not everything came down: "+cerr.Error())
