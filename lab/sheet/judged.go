@@ -7,7 +7,7 @@ import (
 )
 
 func (b *builder) catalogue() catalogue {
-	c := catalogue{sweep: b.e.Sweep, virtual: b.e.Clock == "virtual" || b.s.opts.Clock == "virtual"}
+	c := catalogue{sweep: b.e.Sweep, virtual: b.e.Clock == "virtual"}
 	for i := range b.arms {
 		c.arms = append(c.arms, &b.arms[i].arm)
 	}
@@ -51,15 +51,18 @@ func (b *builder) missing(xs ...*expr.Expr) string {
 			return why
 		}
 	}
-	if b.s.opts.Sweep {
-		return ""
-	}
 	for _, x := range xs {
 		if x == nil {
 			continue
 		}
 		for _, p := range x.Paths() {
-			if p.Point != nil {
+			// A sheet of the real clock that is run on the virtual one: its
+			// claims about CPU are not asked. One that asks for the virtual
+			// clock itself may make none.
+			if m, err := b.catalogue().metric(p, nil); err == nil && m.Number == nil && m.Info.RealClock && b.s.opts.Clock == "virtual" && b.e.Clock != "virtual" {
+				return m.Name + " does not exist on the virtual clock, where CPU costs nothing"
+			}
+			if p.Point != nil && !b.s.opts.Sweep {
 				return "a point of the sweep: asked with --sweep"
 			}
 		}

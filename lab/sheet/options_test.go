@@ -88,12 +88,19 @@ func TestWrongOptionsAreToldWhatToWrite(t *testing.T) {
 	golden(t, "testdata/options.golden", out.String())
 }
 
-func TestVirtualClockOfTheCommandLineRefusesWhatExistsOnTheRealOneOnly(t *testing.T) {
+func TestVirtualClockDoesNotAskWhatExistsOnTheRealOneOnly(t *testing.T) {
 	text := strings.Replace(small, "b.latency.p50 < a.latency.p50", "b.cpu.client < a.cpu.client", 1)
-	if _, err := Parse("x.yaml", []byte(text), Options{}); err != nil {
-		t.Fatal(err)
+	x, err := Parse("x.yaml", []byte(text), Options{})
+	if err != nil || x.Expect[0].NotAsked != "" {
+		t.Fatal(err, x)
 	}
-	if _, err := Parse("x.yaml", []byte(text), Options{Clock: "virtual"}); err == nil || !strings.Contains(err.Error(), "virtual clock") {
+	x, err = Parse("x.yaml", []byte(text), Options{Clock: "virtual"})
+	if err != nil || !strings.Contains(x.Expect[0].NotAsked, "virtual clock") {
+		t.Error(err, x)
+	}
+	// A sheet that asks for that clock itself contradicts itself.
+	_, err = Parse("x.yaml", []byte(text+"clock: virtual\n"), Options{})
+	if err == nil || !strings.Contains(err.Error(), "virtual clock") {
 		t.Error(err)
 	}
 }
