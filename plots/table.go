@@ -179,6 +179,9 @@ func labelOf(metric string) string {
 			if w.metric == metric {
 				return w.label
 			}
+			if base, fault, at := strings.Cut(metric, "@"); at && w.metric == base {
+				return w.label + " (" + fault + ")"
+			}
 		}
 	}
 	return metric
@@ -191,6 +194,27 @@ var rare = []want{
 	{metric: "retransmitted_syns", label: "SYNs sent again"},
 	{metric: "time_wait.growth", label: "TIME-WAIT, growth"},
 	{metric: "lost", label: "lost on the wire"},
+	{metric: "queue.depth.max", label: "queue, longest"},
+	{metric: "written", label: "bytes that write() took"},
+	{metric: "believed", label: "bytes believed delivered"},
+	{metric: "believed.time", label: "believed delivered for"},
+	{metric: "received", label: "bytes that arrived"},
+	{metric: "acknowledged", label: "bytes acknowledged by the server"},
+	{metric: "sockets.fin_wait1.max", label: "FIN-WAIT-1, most"},
+	{metric: "sockets.fin_wait1.time", label: "FIN-WAIT-1 lived"},
+	{metric: "rto.steps", label: "retransmissions in the chain"},
+	{metric: "rto.beyond", label: "retransmissions off their time"},
+	{metric: "keepalive.steps", label: "keepalive probes"},
+	{metric: "keepalive.beyond", label: "keepalive probes off their time"},
+	{metric: "conntrack.entries.max", label: "tracked connections, most"},
+	{metric: "conntrack.invalid", label: "INVALID packets"},
+	{metric: "conntrack.invalid.time", label: "first INVALID packet after"},
+	{metric: "conntrack.drop", label: "dropped by a full table"},
+	{metric: "conntrack.early_drop", label: "dropped early to make room"},
+	{metric: "conntrack.log_lines", label: "lines in the kernel's log"},
+	{metric: "conntrack.left", label: "entry's time left"},
+	{metric: "reconnects.drift", label: "reconnects drift a day"},
+	{metric: "reconnects.timer", label: "reconnects follow a timer"},
 }
 
 func ofOwner(owner string, ps []program) string {
@@ -205,6 +229,12 @@ func (t *table) add(rows []row, r *results.Run, owner string, ws []want, suffix 
 		metrics := []string{w.metric}
 		if prefix, any := strings.CutSuffix(w.metric, "*"); any {
 			metrics = measuredWith(r, owner, prefix)
+			if strings.HasSuffix(prefix, ".time") {
+				metrics = worthARow(metrics, owner, spokenOf(r))
+			}
+		}
+		if i, ok := results.LookupMetric(w.metric); ok && i.RealClock && r.Environment.Clock == "virtual" {
+			continue // CPU costs nothing there: a dash would say that it was forgotten
 		}
 		for _, m := range metrics {
 			key := owner + "." + m
@@ -227,6 +257,27 @@ func (t *table) add(rows []row, r *results.Run, owner string, ws []want, suffix 
 		}
 	}
 	return once(rows)
+}
+
+// worthARow picks among a metric and its kin at each fault: what the
+// experiment speaks of, and otherwise the one without a fault. A sheet may have
+// a dozen faults, and most of them only look.
+func worthARow(metrics []string, owner string, spoken []string) []string {
+	var out []string
+	for _, m := range metrics {
+		if slices.Contains(spoken, owner+"."+m) {
+			out = append(out, m)
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out
+	case len(metrics) > 0 && !strings.Contains(metrics[0], "@"):
+		return metrics[:1]
+	case len(metrics) == 1:
+		return metrics
+	}
+	return nil
 }
 
 // once leaves out the number of all failed requests where a single class of
