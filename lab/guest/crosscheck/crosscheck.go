@@ -40,6 +40,10 @@ type Round struct {
 	Took    float64 `json:"took"`
 	// Late is how late the machine may have made it, or the look at it.
 	Late float64 `json:"late"`
+	// Skew is a tick on the wheel of a machine with several CPUs, else 0. One
+	// of them moves jiffies (tick_do_timer_cpu); where another's tick comes
+	// before that, a timer there runs with the next.
+	Skew float64 `json:"skew"`
 }
 
 // Off is how far it was from its nominal delay, s.
@@ -47,22 +51,13 @@ func (r Round) Off() float64 { return r.Took - r.Nominal }
 
 // slack is how much of that need not be the kernel's. Reading a clock, sending
 // a frame and stamping it takes less than reading.
-func (r Round) slack() float64 { return r.Late + reading }
+func (r Round) slack() float64 { return r.Late + r.Skew + reading }
 
 const reading = 0.0005
 
-// Best is the round in which the machine was least late, the middle one of
-// several.
+// Best is the round in which the machine was least late, the first of several.
 func (t Timer) Best() Round {
-	all := slices.Clone(t.Rounds)
-	slices.SortFunc(all, func(a, b Round) int {
-		return cmp.Or(cmp.Compare(a.Late, b.Late), cmp.Compare(a.Off(), b.Off()))
-	})
-	same := 1
-	for same < len(all) && all[same].Late == all[0].Late {
-		same++
-	}
-	return all[same/2]
+	return slices.MinFunc(t.Rounds, func(a, b Round) int { return cmp.Compare(a.Late, b.Late) })
 }
 
 // Unpredicted names the timers that fired outside of their prediction, by more

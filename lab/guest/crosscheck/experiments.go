@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -40,18 +39,16 @@ func onWheel(name string, nominal float64, hz int, from, to int64) timing {
 	return timing{Round{Nominal: nominal, Granule: results.WheelGranule(nominal+1/float64(hz), hz)}, name, from, to}
 }
 
-const (
-	rtoMin  = 0.2 // TCP_RTO_MIN (include/net/tcp.h), s
-	retries = 3
-	budget  = (2<<retries - 1) * rtoMin // tcp_model_timeout
-)
+// rtoMin is the least RTO, s, in the place of Linux's 200 ms.
+const rtoMin = 0.3
 
 // retransmissions times what a client does with data that nobody acknowledges
-// until it gives up: at the first expiry that is 15 least RTOs after the first
-// timeout, for tcp_retries2 = 3 (retransmits_timed_out). That is some 6.5 s
-// after the data, or half as long where the machine is late.
+// until it gives up, with tcp_retries2 = 3: at the first expiry that is 15 times
+// 200 ms after the first timeout (retransmits_timed_out). Doubling from 200 ms,
+// an expiry would come just before that, and a late machine would push it
+// over: from 300 ms, one is 1.8 s and the next 4.2 s after the first timeout.
 func retransmissions(hz int) ([]timing, error) {
-	c, err := converse(map[string]string{"net.ipv4.tcp_retries2": fmt.Sprint(retries)}, nil, false)
+	c, err := converse(map[string]string{"net.ipv4.tcp_retries2": "3", "net.ipv4.tcp_rto_min_us": fmt.Sprint(rtoMin * 1e6)}, nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -70,21 +67,20 @@ func retransmissions(hz int) ([]timing, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The variance's share is at its floor, the least RTO, on a path as short
-	// as this one, and the sum counts in whole ticks (__tcp_set_rto).
-	rto := math.Ceil((rtoMin+float64(info.Rtt)/1e6)*float64(hz)) / float64(hz)
-	at = append(at, end)
-	if n := len(at); n < 4 || clock.Seconds(at[2], at[n-2]) > budget || clock.Seconds(at[2], at[n-1]) < budget {
-		return nil, fmt.Errorf("it did not give up %g s after the first timeout: %d steps", budget, n-1)
-	}
+	// The least RTO and the round trip, in whole ticks (__tcp_set_rto).
+	rto := float64(info.Rto) / 1e6
 	// One segment in flight: its tail loss probe is due with the timeout, which
 	// starts anew from there (tcp_schedule_loss_probe, RFC 8985 7).
-	all := []timing{onWheel("tail loss probe", rto, hz, at[0], at[1])}
-	for i := 1; i < len(at)-1; i++ {
-		all = append(all, onWheel(fmt.Sprintf("timeout %d", i), rto, hz, at[i], at[i+1]))
-		rto *= 2
+	names, backoff := []string{"tail loss probe", "timeout 1", "timeout 2", "timeout 3", timedOut}, []float64{1, 1, 2, 4, 8}
+	if at = append(at, end); len(at) > len(names)+1 {
+		return nil, fmt.Errorf("%d steps, and there should be %d", len(at)-1, len(names))
+	} else if len(at) <= len(names) { // so late a machine that it gave up too soon
+		names = names[:max(len(at)-2, 0)]
 	}
-	all[len(all)-1].name = timedOut
+	var all []timing
+	for i, name := range names {
+		all = append(all, onWheel(name, backoff[i]*rto, hz, at[i], at[i+1]))
+	}
 	return all, nil
 }
 
@@ -172,11 +168,13 @@ func conntrack(hz int) ([]timing, error) {
 const (
 	delackMin = 0.04 // TCP_DELACK_MIN, s
 	exchanges = 12
-	quick     = 2 // of them at most are answered at once, at a connection's start
 )
 
 // delayedACK times requests that are written in two pieces: what the second
-// waits for on the wire. Of its exchanges it takes the middle one.
+// waits for on the wire. It takes the shortest wait that is one, for an ACK is
+// sent at once while a connection is young or was silent for an RTO, and
+// delayed for longer where a late machine makes the round trip longer
+// (tcp_send_delayed_ack).
 func delayedACK(hz int) ([]timing, error) {
 	c, err := converse(nil, nil, false)
 	if err != nil {
@@ -201,9 +199,12 @@ func delayedACK(hz int) ([]timing, error) {
 		if len(at) != 2 {
 			return nil, fmt.Errorf("a request of two writes left in %d segments", len(at))
 		}
-		stalls = append(stalls, onWheel("stall", delackMin, hz, at[0], at[1]))
+		if clock.Seconds(at[0], at[1]) > delackMin/2 {
+			stalls = append(stalls, onWheel("stall", delackMin, hz, at[0], at[1]))
+		}
 	}
-	stalls = stalls[quick:]
-	slices.SortFunc(stalls, func(a, b timing) int { return cmp.Compare(a.to-a.from, b.to-b.from) })
-	return stalls[len(stalls)/2:][:1], nil
+	if len(stalls) < exchanges/2 {
+		return nil, fmt.Errorf("%d of %d exchanges stalled", len(stalls), exchanges)
+	}
+	return []timing{slices.MinFunc(stalls, func(a, b timing) int { return cmp.Compare(a.to-a.from, b.to-b.from) })}, nil
 }

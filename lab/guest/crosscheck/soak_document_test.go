@@ -1,8 +1,9 @@
+//go:build soak
+
 package crosscheck
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"image/color"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -39,7 +41,7 @@ func table(runs [3]Run) string {
 	return b.String()
 }
 
-func number(s float64) string { return fmt.Sprintf("%.4g", s*1e3) }
+func number(s float64) string { return fmt.Sprintf("%g", math.Round(s*1e4)/10) }
 
 // late is the most that the machine was late for what the table shows, in ms.
 func late(r Run) string {
@@ -69,8 +71,8 @@ func document(runs [3]Run) error {
 		return err
 	}
 	const w, h = 760, 470
-	img := vgimg.NewWith(vgimg.UseWH(w*vg.Inch/96, h*vg.Inch/96), vgimg.UseDPI(192))
-	p.Draw(draw.New(img))
+	img := vgimg.NewWith(vgimg.UseWH(w*vg.Inch/96, h*vg.Inch/96), vgimg.UseDPI(144))
+	p.Draw(margin(draw.New(img)))
 	var out bytes.Buffer
 	if _, err := (vgimg.PngCanvas{Canvas: img}).WriteTo(&out); err != nil {
 		return err
@@ -79,13 +81,19 @@ func document(runs [3]Run) error {
 		return err
 	}
 	doc := vgsvg.New(w*vg.Inch/96, h*vg.Inch/96)
-	p.Draw(draw.New(doc))
+	p.Draw(margin(draw.New(doc)))
 	out.Reset()
 	if _, err := doc.WriteTo(&out); err != nil {
 		return err
 	}
 	svg := strings.ReplaceAll(out.String(), "font-family:Liberation Sans;", "font-family:Liberation Sans,Arial,Helvetica,sans-serif;")
 	return write("figures/cross-check.svg", []byte(svg))
+}
+
+// margin keeps a picture's text from its edges, on white.
+func margin(c draw.Canvas) draw.Canvas {
+	c.FillPolygon(color.White, []vg.Point{c.Min, {X: c.Max.X, Y: c.Min.Y}, c.Max, {X: c.Min.X, Y: c.Max.Y}})
+	return draw.Crop(c, 6, -6, 6, -6)
 }
 
 func write(name string, b []byte) error {
@@ -106,19 +114,20 @@ var looks = [3]draw.GlyphStyle{
 // figure shows how far each timer was from its prediction on each kernel, over
 // the granule that it may be.
 func figure(runs [3]Run) (*plot.Plot, error) {
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	p := plot.New()
+	p.BackgroundColor = color.White
 	p.Title.Text = "Host and guest, real and virtual clock: every timer within its granule"
-	p.Title.TextStyle.Font.Size, p.Title.Padding = 13, 8
+	p.Title.TextStyle.Font.Size, p.Title.Padding = 12, 8
 	p.X.Label.Text = "later than predicted, ms (even spacing up to some 4 ms, logarithmic beyond)"
-	p.X.Scale, p.X.Min, p.X.Max = spread{}, -6, 320
-	p.X.Tick.Marker = marks{-4, 0, 4, 8, 16, 32, 64, 128, 256}
+	p.X.Min, p.X.Max = spread(-6), spread(320)
+	p.X.Tick.Marker = marks(-4, 0, 4, 8, 16, 32, 64, 128, 256)
 	rows := runs[0].Timers
 	var names plot.ConstantTicks
 	for i, t := range rows {
 		y, best := float64(len(rows)-1-i), t.Best()
-		band, err := plotter.NewPolygon(plotter.XYs{
-			{X: best.Early * 1e3, Y: y - 0.38}, {X: (best.Early + best.Granule) * 1e3, Y: y - 0.38},
-			{X: (best.Early + best.Granule) * 1e3, Y: y + 0.38}, {X: best.Early * 1e3, Y: y + 0.38}})
+		from, to := spread(best.Early*1e3), spread((best.Early+best.Granule)*1e3)
+		band, err := plotter.NewPolygon(plotter.XYs{{X: from, Y: y - 0.38}, {X: to, Y: y - 0.38}, {X: to, Y: y + 0.38}, {X: from, Y: y + 0.38}})
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +141,7 @@ func figure(runs [3]Run) (*plot.Plot, error) {
 	for k, r := range runs {
 		var at plotter.XYs
 		for i, t := range r.Timers {
-			at = append(at, plotter.XY{X: t.Best().Off() * 1e3, Y: float64(len(rows)-1-i) + 0.24 - 0.24*float64(k)})
+			at = append(at, plotter.XY{X: spread(t.Best().Off() * 1e3), Y: float64(len(rows)-1-i) + 0.24 - 0.24*float64(k)})
 		}
 		points, err := plotter.NewScatter(at)
 		if err != nil {
@@ -144,24 +153,17 @@ func figure(runs [3]Run) (*plot.Plot, error) {
 	}
 	p.Y.Tick.Marker, p.Y.Tick.Length, p.Y.LineStyle.Width = names, 0, 0
 	p.Y.Min, p.Y.Max = -0.6, float64(len(rows))-0.4
-	p.X.Label.TextStyle.Font.Size, p.X.Tick.Label.Font.Size, p.Y.Tick.Label.Font.Size = 11, 10, 10
-	p.Legend.Top, p.Legend.XOffs, p.Legend.TextStyle.Font.Size = true, -4, 10
+	p.X.Label.TextStyle.Font.Size, p.X.Tick.Label.Font.Size, p.Y.Tick.Label.Font.Size = 10, 9, 9
+	p.Legend.TextStyle.Font.Size, p.Legend.Padding, p.Legend.XOffs, p.Legend.YOffs = 9, 3, -6, 10
 	return p, nil
 }
 
-// spread is an axis that is linear near 0 and logarithmic far from it.
-type spread struct{}
+// spread places ms on an axis that is linear near 0 and logarithmic far from it.
+func spread(ms float64) float64 { return math.Asinh(ms / 4) }
 
-func (spread) Normalize(least, most, x float64) float64 {
-	f := func(x float64) float64 { return math.Asinh(x / 4) }
-	return (f(x) - f(least)) / (f(most) - f(least))
-}
-
-type marks []float64
-
-func (m marks) Ticks(_, _ float64) (all []plot.Tick) {
-	for _, v := range m {
-		all = append(all, plot.Tick{Value: v, Label: cmp.Or(strings.Replace(fmt.Sprint(v), "-", "−", 1), "0")})
+func marks(ms ...float64) (all plot.ConstantTicks) {
+	for _, v := range ms {
+		all = append(all, plot.Tick{Value: spread(v), Label: strings.Replace(fmt.Sprint(v), "-", "−", 1)})
 	}
 	return all
 }
