@@ -29,7 +29,7 @@ func main() {
 			_, err := os.Stat("/etc/passwd")
 			werr := os.WriteFile("/etc/tcplab-was-here", nil, 0o644)
 			out, rerr := exec.Command("/proc/self/exe", "again").CombinedOutput()
-			fmt.Fprintf(w.Out, "{\"sees\":%t,\"writes\":%t,\"child\":%q,\"env\":%d,\"failed\":%t}\n", err == nil, werr == nil, out, len(os.Environ()), rerr != nil)
+			fmt.Fprintf(w.Out, "{\"sees\":%t,\"writes\":%t,\"child\":%q,\"mine\":%t,\"failed\":%t}\n", err == nil, werr == nil, out, os.Getenv("SOMETHING_OF_MINE") != "", rerr != nil)
 			return nil
 		},
 		"fail":  func(w tree.Worker) error { return fmt.Errorf("no luck") },
