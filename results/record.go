@@ -183,14 +183,17 @@ type Metric struct {
 
 // Trial is one execution of one arm with one seed.
 type Trial struct {
-	Number   int                 `json:"number"` // 1… in order of execution
-	Arm      string              `json:"arm"`
-	Pair     int                 `json:"pair"` // 1…
-	Seed     uint64              `json:"seed"`
-	Dir      string              `json:"dir"` // trials/<n>-<arm>-<seed>
-	Warmup   float64             `json:"warmup"`
-	Duration float64             `json:"duration"`         // of the measuring window, s
-	Took     float64             `json:"took"`             // s, wall time
+	Number   int     `json:"number"` // 1… in order of execution
+	Arm      string  `json:"arm"`
+	Pair     int     `json:"pair"` // 1…
+	Seed     uint64  `json:"seed"`
+	Dir      string  `json:"dir"` // trials/<n>-<arm>-<seed>
+	Warmup   float64 `json:"warmup"`
+	Duration float64 `json:"duration"` // of the measuring window, s
+	Took     float64 `json:"took"`     // s, wall time
+	// Wakeups are how often the programs in a guest woke up from go to the end:
+	// on the virtual clock that is what a trial costs. 0 elsewhere.
+	Wakeups  int64               `json:"wakeups,omitempty"`
 	Metrics  map[string]Quantity `json:"metrics"`          // OWNER.METRIC
 	Kernel   map[string]string   `json:"kernel,omitempty"` // the arm's global settings, as read back
 	Validity Validity            `json:"validity"`

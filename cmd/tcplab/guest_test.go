@@ -321,3 +321,24 @@ func waitFor(t *testing.T, check func() error) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// Nothing of the lab's has a timer that recurs: a day in which nothing happens
+// is a few thousand wake-ups.
+func TestIdleDayOnTheVirtualClockIsCheap(t *testing.T) {
+	u := guestUser(t, false, "one")
+	name := filepath.Join(u.dir, "small.yaml")
+	text := strings.NewReplacer("50/s", "0.00002/s", "duration: 10s", "duration: 86400s", ", jitter: 1ms, loss: 2%, reorder: 1%", "",
+		"  pooled: {client: {reuse: pool, pool: {size: 16}}, why: {client.reuse: \"no handshake\"}}\n", "",
+		"pooled.latency.p50 < per_request.latency.p50", "per_request.requests.failed == 0").Replace(guestSheet)
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := u.inGuest(t, nil, "run", name); code != lab.ExitPass {
+		t.Fatalf("exit code %d\n%s%s", code, out, errs)
+	}
+	x := u.latest(t).Arms["per_request"].Trials[0]
+	if x.Wakeups == 0 || x.Wakeups > 5000 {
+		t.Errorf("%d wake-ups in %v s", x.Wakeups, x.Duration)
+	}
+	t.Logf("%d wake-ups", x.Wakeups)
+}

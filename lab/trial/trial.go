@@ -221,6 +221,10 @@ func (o *one) measure(ctx context.Context) *measured {
 			m.reason(fmt.Errorf("agent %s could not be sent go: %w", p.Job.Name, err))
 		}
 	}
+	var woken int64
+	if o.w.guest {
+		woken = wakeups()
+	}
 	run, stop := context.WithCancel(ctx)
 	var bg sync.WaitGroup
 	spawn := func(f func()) { bg.Add(1); go func() { defer bg.Done(); f() }() }
@@ -247,6 +251,9 @@ func (o *one) measure(ctx context.Context) *measured {
 		o.out.Duration = clock.Seconds(m.from, m.to)
 	}
 	o.thaw()
+	if o.w.guest {
+		o.out.Wakeups = wakeups() - woken
+	}
 	o.stopAgents(m)
 	for _, h := range o.arm.Hosts {
 		c, err := o.smp.by[h.Name].Counters()
