@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"tcplab/lab"
+	"tcplab/lab/guest"
+	"tcplab/lab/guest/kernel"
 	"tcplab/netns"
 	"tcplab/netns/tree"
 )
@@ -39,6 +41,7 @@ func (d doctorCmd) Run() error {
 	if derr != nil && !errors.Is(derr, io.EOF) {
 		return derr
 	}
+	caps = append(caps, guestCapability())
 	if d.JSON {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", " ")
@@ -60,6 +63,27 @@ func (d doctorCmd) Run() error {
 		}
 	}
 	return nil
+}
+
+// guestCapability is whether guests run here, and whether to the bit.
+func guestCapability() netns.Capability {
+	c := netns.Capability{Name: "guest-kernel", Answer: netns.Unsupported,
+		Costs: "what takes minutes and hours runs scaled down, on the real clock, and no run repeats to the bit"}
+	k, err := kernel.Find()
+	if err != nil {
+		c.Detail, c.Get = err.Error(), "make kernel"
+		return c
+	}
+	memory, not, err := guest.Check()
+	if err != nil {
+		c.Detail = err.Error()
+		return c
+	}
+	c.Answer, c.Detail = netns.Supported, fmt.Sprintf("Linux %s (build %s), its memory in %s; runs repeat to the bit", k.Version, k.ID, memory)
+	if not != "" {
+		c.Detail = fmt.Sprintf("Linux %s (build %s), its memory in %s; runs do not repeat to the bit: %s", k.Version, k.ID, memory, not)
+	}
+	return c
 }
 
 func mark(a netns.Answer) string {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -46,6 +47,21 @@ func settle(cpu int) (notRepeatable string) {
 		return fmt.Sprintf("this system refuses to switch address space randomisation off (personality: %v), as Docker's default seccomp profile does; --security-opt seccomp=unconfined allows it", errno)
 	}
 	return ""
+}
+
+// Check says where a guest would keep its memory, and why its runs would not be
+// repeatable, "" if they would; the error is why none can run here.
+func Check() (memory, notRepeatable string, err error) {
+	if memory, err = memoryFolder(DefaultMemory<<20, ""); err != nil {
+		return "", "", err
+	}
+	said := make(chan string)
+	go func() {
+		// The thread is changed, and thrown away with the goroutine.
+		runtime.LockOSThread()
+		said <- settle(0)
+	}()
+	return memory, <-said, nil
 }
 
 // CPUs is how many CPUs this process may use: as many guests run side by side
