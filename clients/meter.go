@@ -110,7 +110,7 @@ func newMeter(cfg Config, t0 int64, r *reporter, shard int, cpu func() int64) *m
 }
 
 // running says that the calling thread is the one whose CPU counts, from now on.
-func (m *meter) running(now int64) { m.bin.from, m.bin.cpu = now, -m.cpuNow() }
+func (m *meter) running(now int64) { m.bin.from, m.bin.cpu = max(now, m.t0), -m.cpuNow() }
 
 func (m *meter) in(intended int64) bool { return m.w0 <= intended && intended < m.w1 }
 

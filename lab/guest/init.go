@@ -71,7 +71,7 @@ func runInit() error {
 		return fmt.Errorf("limit of descriptors: %w", err)
 	}
 	os.Clearenv()
-	for _, kv := range [][2]string{{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, {"HOME", "/run/home"}, {"TMPDIR", "/run/tmp"}, {"LC_ALL", "C"}, {"GODEBUG", "asyncpreemptoff=1"}, {heap.Env, "1"}} {
+	for _, kv := range [][2]string{{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, {"HOME", "/run/home"}, {"TMPDIR", "/run/tmp"}, {"LC_ALL", "C"}, {"TZ", "UTC"}, {"GODEBUG", "asyncpreemptoff=1"}, {heap.Env, "1"}} {
 		os.Setenv(kv[0], kv[1])
 	}
 	if j.Deadline > 0 {
