@@ -95,6 +95,13 @@ func (b *builder) patch(ctx context.Context, tree, version string) error {
 	return nil
 }
 
+// arch are the arguments of every make. The versions of tools that the kernel
+// does not need go into its configuration, and that into the binary: on a
+// machine with Rust it would be another build.
+func arch() []string {
+	return []string{"ARCH=um", "RUSTC=/nonexistent/rustc", "BINDGEN=/nonexistent/bindgen", "PAHOLE=/nonexistent/pahole"}
+}
+
 // configure switches off all that is not asked for, and looks whether what is
 // asked for was given.
 func (b *builder) configure(ctx context.Context, tree string) error {
@@ -103,7 +110,7 @@ func (b *builder) configure(ctx context.Context, tree string) error {
 	if err := os.WriteFile(file, []byte(b.recipe.config()), 0o644); err != nil {
 		return err
 	}
-	if tail, err := run(ctx, tree, b.env, nil, "make", "ARCH=um", "KCONFIG_ALLCONFIG="+file, "allnoconfig"); err != nil {
+	if tail, err := run(ctx, tree, b.env, nil, "make", append(arch(), "KCONFIG_ALLCONFIG="+file, "allnoconfig")...); err != nil {
 		return b.failed(ctx, "make allnoconfig", tail, err)
 	}
 	got, err := os.ReadFile(filepath.Join(tree, ".config"))
@@ -130,7 +137,7 @@ func (b *builder) compile(ctx context.Context, tree string) (int, error) {
 		}
 	}
 	b.say(Progress{"compiling", 0, objects})
-	tail, err := run(ctx, tree, b.env, hear, "make", "ARCH=um", "KCFLAGS="+optimise, "-j"+strconv.Itoa(jobs), "linux")
+	tail, err := run(ctx, tree, b.env, hear, "make", append(arch(), "KCFLAGS="+optimise, "-j"+strconv.Itoa(jobs), "linux")...)
 	if err != nil {
 		return n, b.failed(ctx, "make linux", tail, err)
 	}
