@@ -191,8 +191,8 @@ type Trial struct {
 	Warmup   float64 `json:"warmup"`
 	Duration float64 `json:"duration"` // of the measuring window, s
 	Took     float64 `json:"took"`     // s, wall time
-	// Wakeups are how often the programs in a guest woke up from go to the end:
-	// on the virtual clock that is what a trial costs. 0 elsewhere.
+	// Wakeups are how often the lab and its agents in a guest woke up: on the
+	// virtual clock that is what a trial costs. 0 elsewhere.
 	Wakeups  int64               `json:"wakeups,omitempty"`
 	Metrics  map[string]Quantity `json:"metrics"`          // OWNER.METRIC
 	Kernel   map[string]string   `json:"kernel,omitempty"` // the arm's global settings, as read back

@@ -323,7 +323,8 @@ func waitFor(t *testing.T, check func() error) {
 }
 
 // Nothing of the lab's has a timer that recurs: a day in which nothing happens
-// is a few thousand wake-ups.
+// is a few thousand wake-ups, beside those of the Go runtime's monitor in each
+// of the four processes, which are two a minute.
 func TestIdleDayOnTheVirtualClockIsCheap(t *testing.T) {
 	u := guestUser(t, false, "one")
 	name := filepath.Join(u.dir, "small.yaml")
@@ -337,7 +338,7 @@ func TestIdleDayOnTheVirtualClockIsCheap(t *testing.T) {
 		t.Fatalf("exit code %d\n%s%s", code, out, errs)
 	}
 	x := u.latest(t).Arms["per_request"].Trials[0]
-	if x.Wakeups == 0 || x.Wakeups > 5000 {
+	if monitors := int64(4 * 2 * 24 * 60); x.Wakeups == 0 || x.Wakeups > 5000+monitors {
 		t.Errorf("%d wake-ups in %v s", x.Wakeups, x.Duration)
 	}
 	t.Logf("%d wake-ups", x.Wakeups)

@@ -71,6 +71,7 @@ type Usage struct {
 	CPU       float64 `json:"cpu"`        // s, since the process began
 	CPUWindow float64 `json:"cpu_window"` // s, in the measuring window
 	MaxRSS    int64   `json:"max_rss"`    // B
+	Wakeups   int64   `json:"wakeups"`    // times that its threads went to sleep
 }
 
 // MaxLine bounds one message: a result carries a dozen histograms.

@@ -203,7 +203,7 @@ func watch(ctx context.Context, g Go) func() Usage {
 		c, rss := cpu()
 		mu.Lock()
 		defer mu.Unlock()
-		u := Usage{CPU: c, MaxRSS: rss}
+		u := Usage{CPU: c, MaxRSS: rss, Wakeups: Wakeups()}
 		switch have {
 		case 1:
 			u.CPUWindow = c - from
@@ -223,6 +223,16 @@ func cpu() (float64, int64) {
 	}
 	sec := func(tv unix.Timeval) float64 { return float64(tv.Sec) + float64(tv.Usec)/1e6 }
 	return sec(s.Utime) + sec(s.Stime) + sec(c.Utime) + sec(c.Stime), peakRSS()
+}
+
+// Wakeups is how often the threads of this process have gone to sleep so far,
+// the Go runtime's monitor included, which wakes up once a minute by itself.
+func Wakeups() int64 {
+	var s unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &s) != nil {
+		return 0
+	}
+	return s.Nvcsw
 }
 
 // peakRSS is VmHWM, B. Not ru_maxrss: that is inherited over exec, so that a

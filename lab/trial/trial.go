@@ -226,10 +226,7 @@ func (o *one) measure(ctx context.Context) *measured {
 			m.reason(fmt.Errorf("agent %s could not be sent go: %w", p.Job.Name, err))
 		}
 	}
-	var woken int64
-	if o.w.guest {
-		woken = wakeups()
-	}
+	woken := agent.Wakeups()
 	run, stop := context.WithCancel(ctx)
 	var bg sync.WaitGroup
 	spawn := func(f func()) { bg.Add(1); go func() { defer bg.Done(); f() }() }
@@ -256,10 +253,14 @@ func (o *one) measure(ctx context.Context) *measured {
 		o.out.Duration = clock.Seconds(m.from, m.to)
 	}
 	o.thaw()
-	if o.w.guest {
-		o.out.Wakeups = wakeups() - woken
-	}
+	woken = agent.Wakeups() - woken
 	o.stopAgents(m)
+	if o.w.guest {
+		o.out.Wakeups = woken
+		for _, p := range o.st.procs {
+			o.out.Wakeups += p.Usage().Wakeups
+		}
+	}
 	for _, h := range o.arm.Hosts {
 		c, err := o.smp.by[h.Name].Counters()
 		if err != nil {
