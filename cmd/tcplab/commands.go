@@ -177,7 +177,7 @@ func (c runCmd) options(top *cli) (lab.RunOptions, error) {
 		return lab.RunOptions{}, err
 	}
 	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Stall: c.Stall, Only: c.Only, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
-		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: version}
+		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: versionWords()}
 	if c.Seed == "random" {
 		opt.Seed = rand.Uint64()
 	} else if opt.Seed, err = strconv.ParseUint(c.Seed, 10, 64); err != nil {
@@ -305,6 +305,6 @@ func (c pruneCmd) Run(top *cli) error {
 type versionCmd struct{}
 
 func (versionCmd) Run() error {
-	fmt.Println("tcplab", version)
+	fmt.Println("tcplab", versionWords())
 	return nil
 }

@@ -22,26 +22,30 @@ import (
 	"tcplab/netns/tree"
 )
 
-// version is set when a release is built; otherwise it is the commit.
+// version is set when a release is built.
 var version = ""
 
-func init() {
+// versionWords is the release, or the commit. It is asked for by commands and
+// not at every start: in a guest each process would take another path with a
+// build that knows its commit than with one that does not.
+func versionWords() string {
 	if version != "" {
-		return
+		return version
 	}
-	version = "devel"
+	v := "devel"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return
+		return v
 	}
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision" && len(s.Value) > 12:
-			version = s.Value[:12]
+			v = s.Value[:12]
 		case s.Key == "vcs.modified" && s.Value == "true":
-			version += ", changed"
+			v += ", changed"
 		}
 	}
+	return v
 }
 
 type cli struct {

@@ -15,7 +15,7 @@ type replayCmd struct {
 func (c replayCmd) Run(top *cli) error {
 	ctx, stop := interruptible()
 	defer stop()
-	r, err := lab.Replay(ctx, lab.RunOptions{Results: top.Results, Jobs: c.Jobs, Watch: watcher(), Version: version}, c.Run_)
+	r, err := lab.Replay(ctx, lab.RunOptions{Results: top.Results, Jobs: c.Jobs, Watch: watcher(), Version: versionWords()}, c.Run_)
 	if err != nil {
 		return err
 	}
