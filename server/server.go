@@ -134,6 +134,7 @@ type Server struct {
 
 	mu   sync.Mutex
 	undo []*time.Timer // ends of faults
+	turn int           // counts how often they were forgotten
 }
 
 // New makes a server; it takes no resource yet.
@@ -181,9 +182,16 @@ func (s *Server) Run(ctx context.Context, sink Sink) (*Result, error) {
 func (s *Server) undoAfter(o order) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	turn := s.turn
 	s.undo = append(s.undo, time.AfterFunc(o.last, func() {
-		// Its only error is that the server has ended, and the fault with it.
-		_ = s.do(order{fault: "resume", from: o.fault})
+		// Under the lock: one that has gone off already must not end a fault
+		// that came after it was forgotten.
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.turn == turn {
+			// Its only error is that the server has ended, and the fault with it.
+			_ = s.do(order{fault: "resume", from: o.fault})
+		}
 	}))
 }
 
@@ -194,6 +202,7 @@ func (s *Server) forgetUndos() {
 		t.Stop()
 	}
 	s.undo = nil
+	s.turn++
 }
 
 // Do makes a fault of those that the kind declares happen now. One that can be
