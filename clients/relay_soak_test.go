@@ -9,8 +9,10 @@ import (
 	"tcplab/clients"
 )
 
-// Its real timers need a machine that keeps up; on the virtual clock the ghost
-// experiment claims the same in every test run.
+// It failed once in five runs of the whole suite, for a reason that is not
+// known: the event did not come within 20 s. Until it is, it is kept here, and
+// nothing in the ordinary tests covers a ping off the write path; only a run of
+// the ghost experiment does, by hand.
 func TestPingOffTheWritePathFindsAPeerThatDoesNotRead(t *testing.T) {
 	gate(t)
 	r, k := stalled(t, clients.Relay{KeepAlive: time.Second, PingTimeout: 200 * time.Millisecond}, time.Minute,
