@@ -51,6 +51,7 @@ type annotator struct {
 	whole   bool // the opening was seen
 	gapped  bool // packets were left out
 	asked   int64
+	more    int64 // when more of the request came; 0: it was one segment
 	last    int64
 	any     bool
 	timers  [2]Timers // of client and server; what is not known is 0
@@ -100,10 +101,7 @@ type half struct {
 	alive   bool  // a keepalive probe waits for its answer
 	came    int64 // when anything last came from this side to the tap
 
-	small   bool  // the last segment was one
 	data    bool  // it sent data since the last gap in what was captured
-	dataAt  int64 // when it last did
-	ackedAt int64 // when it last acknowledged, without data, everything the peer had sent
 	unacked int64 // when the oldest data came that this direction has not acknowledged; 0: none
 
 	// the retransmission that is going on
@@ -150,16 +148,9 @@ const (
 	rtoMin = int64(190e6)
 	rtoMax = int64(120e9) // TCP_RTO_MAX
 
-	// delayedFrom: Linux delays an ACK by 40 ms (TCP_DELACK_MIN) to 200 ms.
-	delayedFrom = int64(30e6)
-
-	// Nagle's algorithm (RFC 896) holds a small segment back until all before
-	// it is acknowledged: seen as one that leaves right after such an ACK.
-	heldFrom     = int64(1e6)
-	heldGap      = int64(300e3)
-	smallSegment = 1000
-
 	silence = int64(1e9) // from here on a pause is worth a word
+
+	keepsTimeWait = ", so it keeps TIME-WAIT for 60 s"
 )
 
 // next says what a packet means.
@@ -216,7 +207,7 @@ func (a *annotator) jump(e *event, me, peer *half) {
 		if before(h.come, h.to) {
 			h.come, h.gaps = h.to, false
 		}
-		h.unacked, h.dups, h.alive, h.small, h.data = 0, 0, false, false, false
+		h.unacked, h.dups, h.alive, h.data = 0, 0, false, false
 	}
 }
 
@@ -317,20 +308,17 @@ func (a *annotator) segment(e *event, me, peer *half, idle int64, say func(strin
 
 // data is new payload.
 func (a *annotator) data(e *event, me, peer *half, idle int64, say func(string, ...any)) {
-	if e.out && me.small && peer.ackedAt > me.last+heldFrom && e.at-peer.ackedAt < heldGap && peer.dataAt <= me.last {
-		say("held until the ACK came, %s after the small segment before it (Nagle)", dur(e.at-me.last))
-	}
-	me.small = e.len < smallSegment
-	me.dataAt, me.data = e.at, true
+	me.data = true
 	pause := ""
 	if idle >= silence {
 		pause = ", after " + dur(idle) + " of silence"
 	}
 	if e.dir == 0 {
 		if a.turn == turnServer {
-			return // more of the same request
+			a.more = e.at // of the same request
+			return
 		}
-		a.turn, a.asked = turnServer, e.at
+		a.turn, a.asked, a.more = turnServer, e.at, 0
 		a.request++
 		switch {
 		case !e.out:
@@ -346,7 +334,11 @@ func (a *annotator) data(e *event, me, peer *half, idle int64, say func(string, 
 	switch a.turn {
 	case turnServer:
 		a.turn = turnAnswer
-		if e.out {
+		switch {
+		case e.out && a.more > 0:
+			say("answer, %s after the last of the request came: the server's own time", dur(e.at-a.more))
+			return
+		case e.out:
 			say("answer, %s after the request came: the server's own time", dur(e.at-a.asked))
 			return
 		}
@@ -465,7 +457,7 @@ func (a *annotator) fin(e *event, me, peer *half, say func(string, ...any)) {
 		}
 		a.first = e.dir
 		if e.out {
-			say("FIN: %s closes first, so it keeps TIME-WAIT for 60 s", a.name[e.dir])
+			say("FIN: %s closes first"+keepsTimeWait, a.name[e.dir])
 		} else {
 			say("FIN: %s closes first; CLOSE-WAIT here until the program closes too", a.name[e.dir])
 		}
@@ -519,9 +511,6 @@ func (a *annotator) pureACK(e *event, me, peer *half, idle int64, say func(strin
 			say("answer to the keepalive probe: the other side lives")
 		}
 		return
-	}
-	if e.ack == peer.next && e.ack != me.ack {
-		me.ackedAt = e.at
 	}
 	switch {
 	case me.started && e.ack == me.ack && e.win == me.win && before(e.ack, peer.next):

@@ -28,6 +28,11 @@ type chain struct {
 const (
 	maxChains   = 16 // told of a trial
 	leastRepeat = 2  // a retransmission alone is no chain
+
+	// leastSilence parts timers from repairs: several segments that SACK told
+	// of are sent again in one burst, and two timeouts are an RTO apart, which
+	// is 200 ms at least (TCP_RTO_MIN).
+	leastSilence = 100e6 // ns
 )
 
 // findChains finds the chains of one end, in the packets of its own interface.
@@ -59,7 +64,7 @@ func (v *view) findChains(c *conn, dir int) {
 	}
 	for _, i := range c.pkts {
 		s := &v.pkts[i]
-		if s.tap != tap {
+		if s.tap != tap || s.foreign {
 			continue
 		}
 		if s.skipped {
@@ -122,6 +127,9 @@ func (v *view) keepChain(run *chain) {
 		if !probe || run.ended >= 0 && v.pkts[run.ended].dir != run.dir {
 			return
 		}
+	}
+	if n := len(run.steps); run.kind == results.ChainRTO && n > 1 && v.pkts[run.steps[n-1]].at-v.pkts[run.steps[0]].at < leastSilence {
+		return
 	}
 	for k, i := range run.steps {
 		gap := int64(0)

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,10 @@ type Config struct {
 	WatchMore      int           // further connections, or packets of known ones, from each Watch on; 0 is 50
 	Around         time.Duration // kept in full around each Mark, half before and half after; 0 is 1 s
 	MaxBytes       int64         // of the file; 0 is 8 MB
+
+	// Spoofed are addresses that no host has: of connections from there, a
+	// flood's, only the first few are kept, so that the others have room.
+	Spoofed netip.Prefix
 
 	// Names of hosts by address, for the file and the comments.
 	Names map[string]string
@@ -53,6 +58,9 @@ const (
 	maxRepairs = 256 // retransmissions, closes and the like of a kept connection at one tap
 	maxOther   = 500 // ARP, ICMP, UDP … at one tap
 
+	// maxSpoofed are the connections of a flood that are kept.
+	maxSpoofed = 20
+
 	// maxMarked bounds what one mark keeps.
 	maxMarked = 20_000
 
@@ -68,6 +76,7 @@ type keeper struct {
 	taps    int
 	flows   map[flowKey]*flow
 	conns   int // connections kept so far, watched ones apart
+	spoofed int // and those of a flood
 	watches []int64
 	gen     int   // watches begun
 	genAt   int64 // when the last one did
@@ -113,8 +122,8 @@ func (k *keeper) watch(at int64) {
 
 // mark asks for everything around an instant. It gives back the mark, to be
 // offered what was seen before it was known.
-func (k *keeper) mark(at int64) *mark {
-	half := int64(k.cfg.Around) / 2
+func (k *keeper) mark(at int64, around time.Duration) *mark {
+	half := int64(around) / 2
 	k.marks = append(k.marks, mark{from: at - half, to: at + half})
 	return &k.marks[len(k.marks)-1]
 }
@@ -128,13 +137,14 @@ type verdict struct {
 	// for packets between which nothing is missing.
 	ord   int64
 	again bool // the tap has seen these bytes before
+	drop  bool // it is one of a flood's many: no mark brings it back either
 }
 
 // keep decides on a packet seen at a tap.
 func (k *keeper) keep(tap int, at int64, h *header, caplen int) verdict {
 	v := k.wants(tap, at, h)
 	for i := range k.marks {
-		if m := &k.marks[i]; !v.keep && at >= m.from && at <= m.to {
+		if m := &k.marks[i]; !v.keep && !v.drop && at >= m.from && at <= m.to {
 			if v.keep = m.take(); v.keep && v.ord == 0 {
 				v.ord = -int64(i + 1)
 			}
@@ -187,6 +197,11 @@ func (k *keeper) wants(tap int, at int64, h *header) verdict {
 	}
 	if f == nil {
 		switch {
+		case k.ofFlood(h):
+			if k.spoofed == maxSpoofed {
+				return verdict{drop: true}
+			}
+			k.spoofed++
 		case k.conns < k.cfg.MaxConnections:
 			k.conns++
 		case k.slots > 0 && at >= k.genAt:
@@ -201,7 +216,7 @@ func (k *keeper) wants(tap int, at int64, h *header) verdict {
 		}
 		k.flows[key] = f
 	}
-	if f.gen < k.gen && k.slots > 0 && at >= k.genAt {
+	if f.gen < k.gen && k.slots > 0 && at >= k.genAt && !k.ofFlood(h) {
 		k.slots--
 		k.watched++
 		f.gen = k.gen
@@ -213,6 +228,11 @@ func (k *keeper) wants(tap int, at int64, h *header) verdict {
 		f.isn, f.syn = h.seq, true
 	}
 	return f.taps[tap].take(h)
+}
+
+// ofFlood tells whether one end of a packet's connection is spoofed.
+func (k *keeper) ofFlood(h *header) bool {
+	return k.cfg.Spoofed.IsValid() && (k.cfg.Spoofed.Contains(addr(h.src)) || k.cfg.Spoofed.Contains(addr(h.dst)))
 }
 
 // last is the ordinal of the last packet that a tap saw of a connection; 0
@@ -238,7 +258,9 @@ func (t *flowTap) take(h *header) verdict {
 	v.again = t.seen[dir] && end != h.seq && !before(t.sent[dir], end)
 	// A keepalive or window probe is one byte back.
 	probe := t.seen[dir] && end == h.seq && h.seq == t.sent[dir]-1
-	if !t.seen[dir] || before(t.sent[dir], end) {
+	// The number of an RST, and of what TIME-WAIT says before a SYN-ACK, is that
+	// of another connection with the same ports.
+	if h.flags&flagSYN != 0 || h.flags&flagRST == 0 && (!t.seen[dir] || before(t.sent[dir], end)) {
 		t.seen[dir], t.sent[dir] = true, end
 	}
 	if h.flags&(flagFIN|flagRST) != 0 {
@@ -261,6 +283,9 @@ func (k *keeper) bound(kept, seen int64) string {
 	fmt.Fprintf(&b, "headers only; the first %d connections (%d packets each at each interface, besides retransmissions and the close)", k.conns, k.cfg.MaxPackets)
 	if k.watched > 0 {
 		fmt.Fprintf(&b, ", %d from the start of the measuring window on", k.watched)
+	}
+	if k.spoofed > 0 {
+		fmt.Fprintf(&b, ", the first %d of a flood", k.spoofed)
 	}
 	if len(k.marks) > 0 {
 		fmt.Fprintf(&b, ", %v around %d events", k.cfg.Around, len(k.marks))

@@ -114,7 +114,7 @@ func TestAWatchTakesUpConnectionsFromItsInstantOn(t *testing.T) {
 func TestAMarkKeepsAllAroundItAndIsBounded(t *testing.T) {
 	k := newKeeper(Config{MaxConnections: 1, MaxPackets: 1, Around: 100}, 1)
 	kept(k, 0, 0, tcpHeader(1, 0, flagACK, 1, 1, 1))
-	k.mark(1000)
+	k.mark(1000, k.cfg.Around)
 	for at, want := range map[int64]bool{949: false, 950: true, 1000: true, 1050: true, 1051: false} {
 		if got := kept(k, 0, at, tcpHeader(2, 0, flagACK, 1, 1, 1)); got != want {
 			t.Errorf("at %d: kept %v", at, got)
@@ -135,7 +135,7 @@ func TestAMarkKeepsAllAroundItAndIsBounded(t *testing.T) {
 func TestTheFileIsBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := newKeeper(Config{MaxConnections: 5, MaxBytes: int64(rapid.IntRange(1, 5000).Draw(t, "bytes"))}, 2)
-		k.mark(50)
+		k.mark(50, k.cfg.Around)
 		k.watch(20)
 		var bytes int64
 		full := false
@@ -222,7 +222,7 @@ func TestAConnectionIsTakenUpAtAllTapsAtOnce(t *testing.T) {
 		r.keep.watch(rapid.Int64Range(0, 120).Draw(t, "watch") * ms)
 		if rapid.Bool().Draw(t, "mark") {
 			r.keep.cfg.Around = 20 * time.Millisecond
-			r.keep.mark(rapid.Int64Range(0, 120).Draw(t, "at") * ms)
+			r.keep.mark(rapid.Int64Range(0, 120).Draw(t, "at")*ms, r.keep.cfg.Around)
 		}
 		for tap := range 2 {
 			n := 0

@@ -19,6 +19,15 @@ var shows = map[string]func(v *view, a Around) (results.Ladder, error){
 	"silence":         showSilence,
 	"reset":           showReset,
 	"reconnect":       showReconnect,
+	"fast retransmit": showFastRetransmit,
+	"unanswered":      showUnanswered,
+	"unanswered SYN":  showUnansweredSYN,
+
+	"held segment":     showHeldSegment,
+	"quick ack":        showQuickAck,
+	"cookie handshake": showCookieHandshake,
+	"lost ack":         showLostACK,
+	"old segment":      showOldSegment,
 }
 
 // Shows lists what Ladder can show.
@@ -40,7 +49,8 @@ var ErrNoSuchPackets = errors.New("the capture has no such packets")
 // duration among those within the measuring window; where there are none, of
 // all. The others show a slow failure: "retransmissions" and "keepalive" the
 // longest chain of them, "silence" what surrounds a fault, "reset" an RST,
-// "reconnect" and "teardown" how a connection ends.
+// "reconnect" and "teardown" how a connection ends, "unanswered" a request that
+// no program answers, and "unanswered SYN" a handshake that nobody does.
 func (r *Recorder) Ladder(show string, about ...Around) (results.Ladder, error) {
 	f, ok := shows[show]
 	if !ok {

@@ -62,7 +62,7 @@ type note struct {
 type request struct {
 	kind reqKind
 	at   int64
-	to   int64
+	to   int64 // of a window its end, of a mark its span
 	text string
 }
 
@@ -118,6 +118,12 @@ func (r *Recorder) Start() error {
 // Mark keeps everything around an instant, which may lie up to two seconds
 // back, or ahead; a text becomes a comment on the next packet.
 func (r *Recorder) Mark(at int64, text string) { r.ask(request{reqMark, at, 0, text}) }
+
+// MarkNear is Mark with a span of its own, half before the instant and half
+// after it.
+func (r *Recorder) MarkNear(at int64, around time.Duration, text string) {
+	r.ask(request{reqMark, at, int64(around), text})
+}
 
 // Watch keeps further connections from an instant on.
 func (r *Recorder) Watch(at int64) { r.ask(request{reqWatch, at, 0, ""}) }
@@ -266,9 +272,10 @@ func (r *Recorder) take(tap int, f *frame) {
 	}
 	v := r.keep.keep(tap, p.at, &r.header, len(f.data))
 	p.ord, p.again = v.ord, v.again
-	if v.keep {
+	switch {
+	case v.keep:
 		r.store(&p)
-	} else {
+	case !v.drop:
 		r.past.add(&p)
 	}
 }
@@ -292,7 +299,11 @@ func (r *Recorder) answer() error {
 			r.keep.watch(q.at)
 			r.window = [2]int64{q.at, q.to}
 		case reqMark:
-			m := r.keep.mark(q.at)
+			around := time.Duration(q.to)
+			if around == 0 {
+				around = r.cfg.Around
+			}
+			m := r.keep.mark(q.at, around)
 			r.past.take(m.from, m.to, func(p *packet) bool {
 				if !m.take() || !r.keep.room(len(p.data)) {
 					return false

@@ -202,7 +202,7 @@ func TestLaddersShowWhatAFreshAndAReusedConnectionPay(t *testing.T) {
 			t.Errorf("%s: a SYN: %v", show, fresh)
 		}
 	}
-	if _, err := r.Ladder("nonsense"); err == nil || !strings.Contains(err.Error(), `there are handshake, keepalive`) {
+	if _, err := r.Ladder("nonsense"); err == nil || !strings.Contains(err.Error(), `handshake, held segment, keepalive`) {
 		t.Errorf("an unknown show: %v", err)
 	}
 }

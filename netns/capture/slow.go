@@ -310,11 +310,50 @@ func showTeardown(v *view, a Around) (results.Ladder, error) {
 			continue
 		}
 		ps := v.told(c)
+		if within := v.untilEnd(ps); slices.ContainsFunc(within, func(i int) bool { return v.pkts[i].h.has(flagFIN) }) {
+			ps = within
+		}
 		for k, i := range ps {
 			if v.pkts[i].h.has(flagFIN) && v.pkts[i].at >= a.At {
-				return v.story(v.name(v.pkts[i].h.src)+" closes first", append(slices.Clone(back(ps[:k], 2)), front(ps[k:], maxAfter)...), nil), nil
+				shown := append(slices.Clone(back(ps[:k], 2)), front(ps[k:], maxAfter)...)
+				open := v.leftOpen(c, i)
+				l := v.story(v.name(v.pkts[i].h.src)+" closes first", shown, open)
+				if open != nil {
+					stillOpen(&l)
+				}
+				return l, nil
 			}
 		}
 	}
 	return results.Ladder{}, fmt.Errorf("%w: no connection was closed by a FIN", ErrNoSuchPackets)
+}
+
+// leftOpen is the mark of a FIN that the peer's kernel acknowledged and its
+// program never answered: the peer is in CLOSE-WAIT (RFC 9293, 3.6).
+func (v *view) leftOpen(c *conn, fin int) []note {
+	f := &v.pkts[fin]
+	acked := int64(0)
+	for _, i := range v.untilEnd(v.told(c)) {
+		s := &v.pkts[i]
+		if s.h.has(flagRST) || s.dir != f.dir && s.h.has(flagFIN) {
+			return nil
+		}
+		if s.dir != f.dir && s.h.has(flagACK) && !before(s.ack, f.seq+uint32(f.h.len)+1) {
+			acked = s.at
+		}
+	}
+	if acked == 0 {
+		return nil
+	}
+	peer := v.name(c.addr[1-f.dir])
+	return []note{{at: acked, text: peer + " never closes: CLOSE-WAIT to the end of the trial"}}
+}
+
+// stillOpen takes back what a FIN's comment promises: whose peer never closes
+// stays in FIN-WAIT-2 and does not get as far as TIME-WAIT.
+func stillOpen(l *results.Ladder) {
+	for i := range l.Events {
+		e := &l.Events[i]
+		e.Comment = strings.Replace(e.Comment, keepsTimeWait, "", 1)
+	}
 }

@@ -77,6 +77,18 @@ func TestChainsAreRunsWithoutAnAnswer(t *testing.T) {
 			tk.send(at+208*ms, 0, flagPSH|flagACK, 1, 1, 100, false)
 			tk.send(at+215*ms, 1, flagACK, 1, 101, 0, false)
 		}, ""},
+		{"a burst of repairs is no chain", func(tk *talk) {
+			at := tk.open(0)
+			for i := range uint32(5) {
+				tk.send(at+int64(i)*ms/10, 0, flagACK, 1+i*1000, 1, 1000, i > 0 && i < 4)
+			}
+			sack := []byte{1, 1, optSACK, 10, 0, 0, 0x10, 0, 0, 0, 0x20, 0}
+			tk.send(at+5*ms, 1, flagACK, 1, 1001, 0, false, sack...)
+			for i := range uint32(3) {
+				tk.send(at+12*ms+int64(i)*ms/50, 0, flagACK, 1001+i*1000, 1, 1000, false)
+			}
+			tk.send(at+20*ms, 1, flagACK, 1, 5001, 0, false)
+		}, ""},
 		{"a SACK between parts a run from the next", func(tk *talk) {
 			at := tk.open(0)
 			for i := range uint32(3) {
@@ -215,6 +227,24 @@ func TestSlowFailuresHaveLadders(t *testing.T) {
 			at := tk.exchange(tk.open(0), 1, 100)
 			tk.closes(at+ms, 0, [2]uint32{101, 101})
 		}, []string{"client closes first", "TIME-WAIT"}},
+		{"unanswered", func(s *script) {
+			tk := s.talk(40_000)
+			tk.exchange(tk.open(0), 1, 100)
+			tk = s.talk(40_001)
+			at := tk.openAt(100 * ms)
+			tk.send(at, 0, flagPSH|flagACK, 1, 1, 100, false)
+			tk.send(at+5*ms, 1, flagACK, 1, 101, 0, false)
+			tk.send(at+5000*ms, 0, flagFIN|flagACK, 101, 1, 0, false)
+			tk.send(at+5005*ms, 1, flagACK, 1, 102, 0, false)
+		}, []string{"request 1 on this connection", "FIN: client closes first\n"}},
+		{"unanswered SYN", func(s *script) {
+			tk := s.talk(40_000)
+			tk.exchange(tk.open(0), 1, 100)
+			tk = s.talk(40_001)
+			for _, at := range []int64{100, 1130, 2160} {
+				tk.send(at*ms, 0, flagSYN, 0, 0, 0, true)
+			}
+		}, []string{"SYN: the connection opens", "retransmission 2"}},
 	} {
 		t.Run(c.show, func(t *testing.T) {
 			s := &script{delay: 5 * ms, timers: map[string]Timers{"client": {KeepaliveProbes: 9}}}
@@ -244,6 +274,39 @@ func TestSlowFailuresHaveLadders(t *testing.T) {
 			}
 			goldenJSON(t, "ladder-"+c.show+".json", l)
 		})
+	}
+}
+
+// A peer that never closes is in CLOSE-WAIT, and this end gets as far as
+// FIN-WAIT-2; what a stopped program closes after the window is no part of it.
+func TestTeardownThatIsNeverAnsweredSaysSo(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		closes int64 // when the server does, if at all
+		open   bool
+	}{{"never", 0, true}, {"after the window", 50_000 * ms, true}, {"within it", 2000 * ms, false}} {
+		s := &script{delay: 5 * ms}
+		tk := s.talk(40_000)
+		at := tk.exchange(tk.open(0), 1, 100)
+		tk.send(at+ms, 0, flagFIN|flagACK, 101, 101, 0, false)
+		tk.send(at+6*ms, 1, flagACK, 101, 102, 0, false)
+		if c.closes > 0 {
+			tk.send(c.closes, 1, flagFIN|flagACK, 101, 102, 0, false)
+		}
+		r := recorded(s, 100_000*ms)
+		r.view.window = [2]int64{0, 10_000 * ms}
+		l, err := r.Ladder("teardown")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := ""
+		for _, e := range l.Events {
+			text += e.Comment + "\n"
+		}
+		marked := len(l.Marks) == 1 && strings.HasPrefix(l.Marks[0].Text, "server never closes: CLOSE-WAIT")
+		if marked != c.open || strings.Contains(text, "TIME-WAIT for 60 s") == c.open || strings.Contains(text, "server closes too") == c.open {
+			t.Errorf("%s: marks %v\n%s", c.name, l.Marks, text)
+		}
 	}
 }
 

@@ -20,6 +20,9 @@ type view struct {
 	timers map[string]Timers
 	notes  []note // marks with a text, by time
 	chains []chain
+	holds  []hold
+	olds   []oldSegment
+	killed []int // RSTs that met TIME-WAIT
 }
 
 // seen is one packet at one tap. Its number in the file is its index + 1.
@@ -31,6 +34,10 @@ type seen struct {
 	seq, ack uint32
 	skipped  bool // packets of the connection were left out before it at its tap
 	comments []string
+	// Of a connection before, though it has this one's ports: foreign to it.
+	foreign bool
+	stray   bool     // it leaves in this connection and comes in a later one
+	instead []string // what is said of it, where more is known than its connection's packets tell
 }
 
 // conn is one connection: an opening of it, not its addresses and ports,
@@ -247,6 +254,7 @@ func (v *view) explain() {
 			}
 		}
 	}
+	v.findOld()
 	for _, c := range v.conns {
 		byTap := map[int]*annotator{}
 		last := map[int]int64{}
@@ -260,11 +268,24 @@ func (v *view) explain() {
 				a.timers = [2]Timers{v.timers[a.name[0]], v.timers[a.name[1]]}
 				byTap[s.tap] = a
 			}
-			s.comments = append(s.comments, a.next(s.event())...)
+			if s.foreign {
+				continue
+			}
+			said := a.next(s.event())
+			if s.instead != nil {
+				said = s.instead
+			}
+			s.comments = append(s.comments, said...)
+			if s.stray {
+				s.comments = append(s.comments, "the wire keeps it: it comes in a later connection")
+			}
 		}
 		v.findLost(c, 0)
 		v.findLost(c, 1)
 		v.findForger(c)
+		v.findHeld(c, 0)
+		v.findHeld(c, 1)
+		v.explainCookie(c)
 		v.findChains(c, 0)
 		v.findChains(c, 1)
 	}
@@ -344,7 +365,7 @@ func (v *view) findLost(c *conn, dir int) {
 	}
 	for _, i := range c.pkts {
 		s := &v.pkts[i]
-		if s.tap != from || !s.out || s.at+wait >= end {
+		if s.tap != from || !s.out || s.stray || s.at+wait >= end {
 			continue
 		}
 		if _, ok := trip[i]; ok {

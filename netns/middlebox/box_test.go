@@ -258,7 +258,8 @@ func TestAForgottenConnectionIsResetWhereTheBoxSaysSo(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the client hears %v, not of a RST that its kernel takes", err)
 	}
-	if n, _ := r.box.Counts(); n.Resets != 1 {
+	// On a busy machine the client's TCP may have sent it again meanwhile.
+	if n, _ := r.box.Counts(); n.Resets == 0 || n.Resets != n.Unknown {
 		t.Errorf("%+v", n)
 	}
 }

@@ -17,6 +17,7 @@ type Census struct {
 	PortsUsedMax   int
 	BusiestDst     netip.AddrPort // not valid when no port of the range is used
 	PortsUsedShare float64        // PortsUsedMax ÷ size of the range
+	AcceptQueue    int            // most connections that wait to be accepted, of all listeners; −1 without one
 }
 
 // pair is a local address and a destination, raw: a local port can be used
@@ -29,6 +30,7 @@ type pair struct {
 type census struct {
 	states  [boundInactive + 1]int
 	listens [1 << 16 / 64]uint64
+	queue   int // of the listener with the longest; −1 without one
 	used    map[pair]int
 }
 
@@ -62,6 +64,7 @@ func (p *Probe) Census(portRange [2]int) (Census, error) {
 func (c *census) reset() {
 	clear(c.states[:])
 	clear(c.listens[:])
+	c.queue = -1
 	if c.used == nil || len(c.used) > 4096 {
 		c.used = map[pair]int{} // do not keep a flood's worth of memory
 	}
@@ -84,6 +87,7 @@ func (c *census) add(msg []byte, low, high uint16) error {
 	if state == Listen {
 		// The kernel lists listening sockets first within a family.
 		c.listens[port/64] |= 1 << (port % 64)
+		c.queue = max(c.queue, int(binary.NativeEndian.Uint32(msg[56:]))) // idiag_rqueue: sk_ack_backlog
 		return nil
 	}
 	if port < low || port > high || c.listens[port/64]&(1<<(port%64)) != 0 {
@@ -109,7 +113,7 @@ func (c *census) add(msg []byte, low, high uint16) error {
 var mapped = [12]byte{10: 0xff, 11: 0xff}
 
 func (c *census) result(size int) Census {
-	out := Census{ByState: map[string]int{}}
+	out := Census{ByState: map[string]int{}, AcceptQueue: c.queue}
 	for s, n := range c.states {
 		if n > 0 {
 			out.ByState[State(s).String()] += n

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,8 +21,9 @@ type Destroys struct {
 	raw  interface {
 		Read(func(fd uintptr) bool) error
 	}
-	buf  []byte
-	rest []byte
+	buf    []byte
+	rest   []byte
+	closed atomic.Bool
 }
 
 // ErrOverflow is given once when the kernel had more to tell than the socket
@@ -60,7 +62,7 @@ func OpenDestroys() (*Destroys, error) {
 // os.ErrDeadlineExceeded then, and os.ErrClosed after Close.
 func (d *Destroys) Next(deadline time.Time) (Socket, error) {
 	if err := d.file.SetReadDeadline(deadline); err != nil {
-		return Socket{}, fmt.Errorf("probe: %w", err)
+		return Socket{}, fmt.Errorf("probe: %w", d.why(err))
 	}
 	for {
 		for len(d.rest) > 0 {
@@ -98,7 +100,7 @@ func (d *Destroys) Next(deadline time.Time) (Socket, error) {
 		})
 		switch {
 		case rerr != nil:
-			return Socket{}, fmt.Errorf("probe: %w", rerr)
+			return Socket{}, fmt.Errorf("probe: %w", d.why(rerr))
 		case err == unix.ENOBUFS:
 			return Socket{}, ErrOverflow
 		case err != nil:
@@ -110,5 +112,17 @@ func (d *Destroys) Next(deadline time.Time) (Socket, error) {
 	}
 }
 
+// why is err, or os.ErrClosed, which neither a deadline nor a raw connection
+// says by that name.
+func (d *Destroys) why(err error) error {
+	if d.closed.Load() {
+		return os.ErrClosed
+	}
+	return err
+}
+
 // Close ends Next.
-func (d *Destroys) Close() error { return d.file.Close() }
+func (d *Destroys) Close() error {
+	d.closed.Store(true)
+	return d.file.Close()
+}

@@ -49,7 +49,7 @@ const AllStates uint32 = 1<<(newSynRecv+1) - 2
 // DumpOptions says which sockets to list. The zero value lists all of them.
 type DumpOptions struct {
 	States uint32 // State.Mask()s or'ed; 0 is all
-	Info   bool   // with tcp_info, congestion control and socket memory
+	Info   bool   // with tcp_info, congestion control, what BBR believes, and socket memory
 }
 
 // Socket is one TCP socket, as inet_diag tells it.
@@ -65,7 +65,8 @@ type Socket struct {
 	Inode    uint32 // 0 without a process
 	Cookie   uint64 // the same for the socket's whole life
 	Info     *TCPInfo
-	Cong     string // congestion control
+	Cong     string   // congestion control
+	BBR      *BBRInfo // nil: it is not BBR
 	Skmem    []uint32
 }
 
@@ -83,6 +84,16 @@ const (
 	SkmemDrops
 )
 
+// extensions are the attributes to ask for. The field has eight bits and
+// INET_DIAG_BBRINFO is the sixteenth: bbr_get_info (net/ipv4/tcp_bbr.c) answers
+// to Vegas' bit too.
+func (o DumpOptions) extensions() uint8 {
+	if !o.Info {
+		return 0
+	}
+	return 1<<(diagInfo-1) | 1<<(diagVegas-1) | 1<<(diagCong-1) | 1<<(diagSkmem-1)
+}
+
 // Dump lists the namespace's TCP sockets, IPv4 and IPv6. It is not a snapshot:
 // the kernel walks its table while sockets come and go. The walk alone costs
 // some 3 ms, since the table is the machine's.
@@ -93,13 +104,9 @@ func (p *Probe) Dump(opts DumpOptions) ([]Socket, error) {
 		return nil, errClosed
 	}
 	var out []Socket
-	var ext uint8
-	if opts.Info {
-		ext = 1<<(diagInfo-1) | 1<<(diagCong-1) | 1<<(diagSkmem-1)
-	}
 	err := retry(func() error {
 		out = out[:0]
-		return p.diag.dump(opts.States, ext, func(msg []byte) error {
+		return p.diag.dump(opts.States, opts.extensions(), func(msg []byte) error {
 			s, err := ParseSocket(msg)
 			if err != nil {
 				return err
@@ -142,8 +149,10 @@ const (
 
 	// attributes, include/uapi/linux/inet_diag.h
 	diagInfo  = 2
+	diagVegas = 3
 	diagCong  = 4
 	diagSkmem = 7
+	diagBBR   = 16
 
 	nlmDumpIntr = 0x10
 )
@@ -190,32 +199,54 @@ func (d *diag) dump(states uint32, ext uint8, f func(msg []byte) error) error {
 	return nil
 }
 
-func (d *diag) dumpFamily(family uint8, states uint32, ext uint8, f func(msg []byte) error) error {
+// request is a struct inet_diag_req_v2 in its netlink message, with a sequence
+// number of its own; valid until the next one.
+func (d *diag) request(family uint8, states uint32, ext uint8, flags uint16) []byte {
 	d.seq++
 	b := d.req[:]
 	clear(b)
 	ne := binary.NativeEndian
 	ne.PutUint32(b[0:], uint32(len(b)))
 	ne.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
-	ne.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	ne.PutUint16(b[6:], flags)
 	ne.PutUint32(b[8:], d.seq)
-	// struct inet_diag_req_v2
 	b[16], b[17], b[18] = family, unix.IPPROTO_TCP, ext
 	ne.PutUint32(b[20:], states)
+	return b
+}
+
+func (d *diag) send(b []byte) error {
 	if err := unix.Sendto(d.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
-	interrupted := false
+	return nil
+}
+
+// receive takes one datagram into d.buf.
+func (d *diag) receive() (int, error) {
 	for {
 		n, _, flags, _, err := unix.Recvmsg(d.fd, d.buf, nil, 0)
-		if err == unix.EINTR {
-			continue
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, fmt.Errorf("answer: %w", err)
+		case flags&unix.MSG_TRUNC != 0:
+			return 0, fmt.Errorf("answer: cut to %d bytes", n)
+		default:
+			return n, nil
 		}
+	}
+}
+
+func (d *diag) dumpFamily(family uint8, states uint32, ext uint8, f func(msg []byte) error) error {
+	if err := d.send(d.request(family, states, ext, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)); err != nil {
+		return err
+	}
+	interrupted := false
+	for {
+		n, err := d.receive()
 		if err != nil {
-			return fmt.Errorf("answer: %w", err)
-		}
-		if flags&unix.MSG_TRUNC != 0 {
-			return fmt.Errorf("answer: cut to %d bytes", n)
+			return err
 		}
 		done, intr, err := parseAnswer(d.buf[:n], d.seq, f)
 		if err != nil {
@@ -332,6 +363,12 @@ func ParseSocket(msg []byte) (Socket, error) {
 			s.Info = &info
 		case diagCong:
 			s.Cong = cString(val)
+		case diagBBR:
+			bbr, err := ParseBBRInfo(val)
+			if err != nil {
+				return s, err
+			}
+			s.BBR = &bbr
 		case diagSkmem:
 			if len(val)%4 != 0 {
 				return s, fmt.Errorf("skmem of %d bytes", len(val))

@@ -373,6 +373,7 @@ func FuzzAnswer(f *testing.F) {
 	msg := socketMsg(unix.AF_INET, 1, here, there, []byte{diagInfo}, info, []byte{diagCong}, []byte("bbr\x00"), []byte{diagSkmem}, make([]byte, 36))
 	f.Add(nl3(unix.SOCK_DIAG_BY_FAMILY, 2, 7, msg))
 	f.Add(append(nl3(unix.SOCK_DIAG_BY_FAMILY, 2, 7, msg[:80]), nl3(unix.NLMSG_DONE, 2, 7, make([]byte, 4))...))
+	f.Add(nl3(unix.SOCK_DIAG_BY_FAMILY, 0, 7, socketMsg(unix.AF_INET, 1, here, there, []byte{diagBBR}, bbrInfo(1, 0, 40000, 739, 512))))
 	f.Add(nl3(unix.NLMSG_ERROR, 0, 7, []byte{0xfe, 0xff, 0xff, 0xff}))
 	f.Add([]byte{17, 0, 0, 0, 20, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {

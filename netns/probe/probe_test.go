@@ -235,6 +235,31 @@ func TestCensusCountsPortsTowardsTheBusiestDestinationWithTimeWait(t *testing.T)
 	})
 }
 
+func TestCensusTellsOfConnectionsThatWaitToBeAccepted(t *testing.T) {
+	inNetns(t, func() {
+		p := mustOpen(t)
+		defer p.Close()
+		if c, err := p.Census([2]int{40000, 40999}); err != nil || c.AcceptQueue != -1 {
+			t.Errorf("without a listener: %d, %v", c.AcceptQueue, err)
+		}
+		ln, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		for n := range 4 {
+			if c, err := p.Census([2]int{40000, 40999}); err != nil || c.AcceptQueue != n {
+				t.Errorf("%d wait, and the census has %d, %v", n, c.AcceptQueue, err)
+			}
+			c, err := net.Dial("tcp4", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+	})
+}
+
 func TestCensusRefusesARangeThatIsNone(t *testing.T) {
 	p := mustOpen(t)
 	defer p.Close()

@@ -91,6 +91,11 @@ func Enter(host string, argv []string, run string) (exitCode int, err error) {
 	return enter(host, argv, run, os.Stdin, os.Stdout, os.Stderr)
 }
 
+// EnterWith is Enter with other files than this process's own.
+func EnterWith(host string, argv []string, run string, stdin, stdout, stderr *os.File) (exitCode int, err error) {
+	return enter(host, argv, run, stdin, stdout, stderr)
+}
+
 func enter(host string, argv []string, run string, stdin, stdout, stderr *os.File) (int, error) {
 	lab, err := chooseLab(Running(), host, run)
 	if err != nil {

@@ -531,7 +531,7 @@ func TestCountersHaveTheirNames(t *testing.T) {
 	}
 	c.Errors, c.Warnings = []string{"e"}, []string{"w"}
 	const want = `{"towards_a":{"in":1,"bytes_in":1,"out":1,"bytes_out":1,"lost":1,"queue_dropped":1,"mtu_dropped":1,` +
-		`"blackholed":1,"fault_dropped":1,"reordered":1,"duplicated":1,"corrupted":1,"queued":1,"max_queue_bytes":1,` +
+		`"blackholed":1,"fault_dropped":1,"reordered":1,"duplicated":1,"corrupted":1,"held":1,"released":1,"queued":1,"max_queue_bytes":1,` +
 		`"first_syns":1,"retransmitted_syns":1,"retransmitted_segments":1,"truncated":1,"overflowed":1,"send_errors":1,` +
 		`"ring_dropped":1,"checksum_missing":1},"towards_b":{},"max_frames":1,"evicted_flows":1,"errors":["e"],"warnings":["w"]}`
 	if got := toJSON(t, c); got != want {

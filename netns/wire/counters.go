@@ -10,6 +10,7 @@ type tally struct {
 	faultDropped, truncated, overflowed, sendErrors    uint64
 	reordered, duplicated, corrupted                   uint64
 	firstSYNs, againSYNs, tcpAgain, unsummed, ringLost uint64
+	held, released                                     uint64
 	queued                                             uint64
 	maxQueueBytes                                      int64
 }
@@ -53,6 +54,9 @@ type DirectionCounters struct {
 	Reordered  *uint64 `json:"reordered,omitempty"`
 	Duplicated *uint64 `json:"duplicated,omitempty"`
 	Corrupted  *uint64 `json:"corrupted,omitempty"`
+	// Held were kept back by a hold, so far; Released of these went on.
+	Held     *uint64 `json:"held,omitempty"`
+	Released *uint64 `json:"released,omitempty"`
 	// Queued are on the wire now: delayed, waiting or held.
 	Queued        *uint64 `json:"queued,omitempty"`
 	MaxQueueBytes *uint64 `json:"max_queue_bytes,omitempty"`
@@ -83,7 +87,7 @@ func (t tally) export() DirectionCounters {
 		Lost: &b.lost, QueueDropped: &b.queueDropped, MTUDropped: &b.mtuDropped,
 		Blackholed: &b.blackholed, FaultDropped: &b.faultDropped,
 		Reordered: &b.reordered, Duplicated: &b.duplicated, Corrupted: &b.corrupted,
-		Queued: &b.queued, MaxQueueBytes: &q,
+		Held: &b.held, Released: &b.released, Queued: &b.queued, MaxQueueBytes: &q,
 		FirstSYNs: &b.firstSYNs, RetransmittedSYNs: &b.againSYNs, RetransmittedSegments: &b.tcpAgain,
 		Truncated: &b.truncated, Overflowed: &b.overflowed, SendErrors: &b.sendErrors,
 		RingDropped: &b.ringLost, ChecksumMissing: &b.unsummed,

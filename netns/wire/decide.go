@@ -16,7 +16,7 @@ const (
 	mtuDropped
 	blackholed
 	faultDropped
-	held // until its hold ends, or a release
+	held // until its hold ends, a release, or its successor comes
 )
 
 // verdict is the whole of what happens to a frame.
@@ -26,6 +26,8 @@ type verdict struct {
 	copy bool  // a second copy leaves right behind
 	bit  int   // to flip, from the frame's first bit; 0 is none
 	hold int32 // the fault that holds it, as an index plus one
+	// stray is its number where its hold ends by sequence.
+	stray int32
 }
 
 const (
@@ -45,6 +47,9 @@ type model struct {
 	seen   []int // frames that matched each fault
 	taken  []int
 	t0     int64
+	strays []stray
+	freed  []int32 // strays that go on behind the frame just decided
+	tell   func(Happening)
 	f      frame // scratch
 	p      place
 }
@@ -218,7 +223,7 @@ func (m *model) decide(dir int, now int64, b []byte) verdict {
 	if d.random {
 		key = m.key(d, now)
 	}
-	v := m.pass(d, now, b, key)
+	v := m.pass(dir, now, b, key)
 	switch v.fate {
 	case lost:
 		c.lost++
@@ -230,6 +235,11 @@ func (m *model) decide(dir int, now int64, b []byte) verdict {
 		c.blackholed++
 	case faultDropped:
 		c.faultDropped++
+	case held:
+		c.held++
+	}
+	if m.freed = m.freed[:0]; len(m.strays) > 0 && v.fate == delivered {
+		m.release(dir, v.due)
 	}
 	if v.copy {
 		c.duplicated++
@@ -307,7 +317,8 @@ func (m *model) lossChance(d *direction, key uint64) chance {
 }
 
 // pass takes the frame through the wire.
-func (m *model) pass(d *direction, now int64, b []byte, key uint64) verdict {
+func (m *model) pass(dir int, now int64, b []byte, key uint64) verdict {
+	d := &m.dirs[dir]
 	on, f := &d.on, &m.f
 	// The channel moves with every frame, also with those it never sees.
 	var loses chance
@@ -321,7 +332,7 @@ func (m *model) pass(d *direction, now int64, b []byte, key uint64) verdict {
 		return verdict{fate: mtuDropped}
 	}
 	for _, i := range d.matchers {
-		if v, ok := m.matched(i); ok {
+		if v, ok := m.matched(i, dir, now); ok {
 			return v
 		}
 	}
@@ -379,7 +390,7 @@ func (d *direction) departure(left int64, key uint64) int64 {
 }
 
 // matched reports what a drop or hold does with the current frame.
-func (m *model) matched(i int) (verdict, bool) {
+func (m *model) matched(i, dir int, now int64) (verdict, bool) {
 	f := &m.faults[i]
 	if !f.Match.wants(&m.f, m.p.flow) {
 		return verdict{}, false
@@ -392,5 +403,9 @@ func (m *model) matched(i int) (verdict, bool) {
 	if f.Do == DoDrop {
 		return verdict{fate: faultDropped}, true
 	}
-	return verdict{fate: held, due: f.end(), hold: int32(i + 1)}, true
+	v := verdict{fate: held, due: f.end(), hold: int32(i + 1)}
+	if f.Successor {
+		v.stray = m.keepStray(i, dir, now)
+	}
+	return v, true
 }

@@ -19,7 +19,8 @@ const (
 	// DoDrop loses the frames that match, by default the first one.
 	DoDrop Action = "drop"
 	// DoHold keeps the frames that match on the wire until the fault ends, or
-	// until a release of the same name.
+	// until a release of the same name; with Fault.Successor, until a later
+	// connection of the same addresses and ports has come to their place.
 	DoHold Action = "hold"
 	// DoRelease lets go what the hold of the same name keeps, and ends it.
 	DoRelease Action = "release"
@@ -40,6 +41,9 @@ type Fault struct {
 	ARP   bool    `json:"arp,omitempty"`
 	Set   *Change `json:"set,omitempty"`
 	Match Match   `json:"match,omitzero"`
+	// Successor ends a hold of data segments by sequence numbers and not by
+	// time: see stray.
+	Successor bool `json:"successor,omitempty"`
 }
 
 // Change replaces the fields of a Direction that are not nil.
@@ -87,6 +91,8 @@ type Match struct {
 	Flow int `json:"flow,omitempty"`
 	// Kind is SYN, SYN-ACK, FIN, RST, ACK (no payload) or data; empty is any.
 	Kind string `json:"kind,omitempty"`
+	// TOS is the IP header's TOS byte, the traffic class of IPv6; zero is any.
+	TOS int `json:"tos,omitempty"`
 	// Nth is the first of the matching frames that is taken, from 1; zero is 1.
 	Nth int `json:"nth,omitempty"`
 	// Count is how many are taken from there; zero is 1, -1 all.
@@ -96,6 +102,9 @@ type Match struct {
 // wants reports whether a frame matches, its turn apart.
 func (m Match) wants(f *frame, fl *flow) bool {
 	if m.Kind != "" && kindNames[f.kind] != m.Kind {
+		return false
+	}
+	if m.TOS != 0 && f.tos != uint8(m.TOS) {
 		return false
 	}
 	if m.Port == 0 && m.Flow == 0 {
@@ -134,6 +143,9 @@ func (f Fault) validate() error {
 	if f.For < 0 {
 		return fmt.Errorf("for %v: a duration above 0, or 0 for the rest of the run", f.For)
 	}
+	if f.Successor && (f.Do != DoHold || f.For != 0 || f.Match.Kind != "data") {
+		return fmt.Errorf("successor belongs to a hold of data segments without for: it ends when a later connection has come to their place")
+	}
 	if f.Set != nil && f.Do != DoSet {
 		return fmt.Errorf("do %s takes no set", f.Do)
 	}
@@ -151,8 +163,8 @@ func (f Fault) validate() error {
 			return fmt.Errorf("do set needs set: the fields to change")
 		}
 	case DoDrop, DoHold:
-		if m := f.Match; m.Nth < 0 || m.Flow < 0 || m.Count < -1 || m.Port < 0 || m.Port > 65535 {
-			return fmt.Errorf("match %+v: nth and flow count from 1, count is -1 for all", m)
+		if m := f.Match; m.Nth < 0 || m.Flow < 0 || m.Count < -1 || m.Port < 0 || m.Port > 65535 || m.TOS < 0 || m.TOS > 255 {
+			return fmt.Errorf("match %+v: nth and flow count from 1, count is -1 for all, tos is a byte", m)
 		}
 		if f.Match.Kind != "" && kindOf(f.Match.Kind) < 0 {
 			return fmt.Errorf("match kind %q: write SYN, SYN-ACK, FIN, RST, ACK or data", f.Match.Kind)

@@ -49,6 +49,7 @@ type frame struct {
 	proto    uint8 // IP protocol, when there is one
 	ether    uint16
 	src, dst addr
+	tos      uint8  // TOS byte, traffic class
 	sport    uint16 // TCP and UDP; for ICMP type and code are in dport
 	dport    uint16
 	seq, ack uint32
@@ -94,7 +95,7 @@ func decode(b []byte, f *frame) {
 		}
 		copy(f.src[:], b[12:16])
 		copy(f.dst[:], b[16:20])
-		f.proto = b[9]
+		f.proto, f.tos = b[9], b[1]
 		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 { // more fragments, or an offset
 			return
 		}
@@ -109,6 +110,7 @@ func decode(b []byte, f *frame) {
 		}
 		copy(f.src[:], b[8:24])
 		copy(f.dst[:], b[24:40])
+		f.tos = b[0]<<4 | b[1]>>4
 		var ok bool
 		f.proto, l4, ok = skipExtensions(b[6], b[40:total])
 		if !ok {

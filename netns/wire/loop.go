@@ -177,7 +177,11 @@ func (w *Wire) take(dir int, now int64) int {
 		if r.unsummed {
 			c.unsummed++
 		}
-		w.keep(dir, r.data, w.model.decide(dir, stamp, r.data), now)
+		v := w.model.decide(dir, stamp, r.data)
+		w.keep(dir, r.data, v, now)
+		for _, id := range w.model.freed {
+			w.letStrayGo(id, v.due, now)
+		}
 		p.release()
 	}
 	return n
@@ -203,7 +207,7 @@ func (w *Wire) keep(dir int, data []byte, v verdict, now int64) {
 			c.overflowed++
 			continue
 		}
-		e := entry{due: v.due, slot: slot, n: int32(len(data)), dir: uint8(dir), hold: v.hold}
+		e := entry{due: v.due, slot: slot, n: int32(len(data)), dir: uint8(dir), hold: v.hold, stray: v.stray}
 		if v.bit > 0 {
 			w.slab.at(slot, e.n)[v.bit/8] ^= 0x80 >> (v.bit % 8)
 		}
@@ -278,6 +282,7 @@ func (w *Wire) letGo(now int64) {
 		for _, e := range w.held {
 			if w.model.faults[e.hold-1].Name == c.hold {
 				e.due = c.at
+				w.model.dirs[e.dir].count.released++
 				w.put(e, now)
 			} else {
 				keep = append(keep, e)

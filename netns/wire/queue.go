@@ -8,6 +8,8 @@ type entry struct {
 	n    int32
 	dir  uint8
 	hold int32 // the fault that holds it, as an index plus one
+	// stray is its number where its hold ends by sequence; 0: it does not.
+	stray int32
 }
 
 func (e entry) before(o entry) bool {
