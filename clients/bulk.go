@@ -267,7 +267,7 @@ func (b *bulk) due(now int64) {
 	for i := range b.flows {
 		f := &b.flows[i]
 		if d > 0 && f.fd >= 0 && (len(f.unacked) > 0 && f.unacked[0].intended+d <= now || !f.open && f.called+d <= now) {
-			b.fail(f, "deadline")
+			b.fail(f, late)
 		}
 		if f.fd < 0 && f.at <= now && now < b.end {
 			b.connect(f)

@@ -26,6 +26,9 @@ const (
 	H2   = "h2"   // the same over HTTP/2 in cleartext, with prior knowledge (RFC 9113, 3.3)
 	MQTT = "mqtt" // a relay that publishes to an MQTT broker
 	Bulk = "bulk" // flows that send, or are sent to, without end
+	// Incarnations are two connections with the same four ports, one after the
+	// other.
+	Incarnations = "incarnations"
 )
 
 // Reuse of connections.
@@ -69,6 +72,9 @@ type Config struct {
 	Relay        Relay             `json:"relay,omitzero"`          // of kind mqtt
 	Heartbeat    Heartbeat         `json:"heartbeat,omitzero"`      // of kind echo's pool
 	Flows        Flows             `json:"flows,omitzero"`          // of kind bulk
+	Outrun       Outrun            `json:"outrun,omitzero"`         // of kind incarnations
+	Writes       *Writes           `json:"writes,omitempty"`        // of kind echo: requests of several small writes
+	Awaits       int               `json:"awaits,omitempty"`        // of kind echo: the server speaks first, so many bytes
 }
 
 // HTTP2 is what a client of kind h2 has of its own.
@@ -99,7 +105,7 @@ type Sink interface {
 // Validate says in one line what is wrong and what to write instead.
 func (c Config) Validate() error {
 	switch c.Kind {
-	case "", Echo, HTTP, H2, Bulk:
+	case "", Echo, HTTP, H2, Bulk, Incarnations:
 	case MQTT:
 		if err := c.Relay.validate(c); err != nil {
 			return fmt.Errorf("client: %w", err)
@@ -145,8 +151,16 @@ func (c Config) Validate() error {
 			return fmt.Errorf("client: %s is negative: write 0 or more", n.name)
 		}
 	}
-	if err := c.validateKind(); err != nil {
+	if err := errors.Join(c.validateKind(), c.validateIncarnations()); err != nil {
 		return err
+	}
+	if err := c.validateAwaits(); err != nil {
+		return err
+	}
+	if c.Writes != nil {
+		if err := c.Writes.validate(c); err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
 	}
 	if c.Duration <= 0 {
 		return errors.New("client: the window has no duration: write trial.duration, such as 12s")
@@ -174,8 +188,14 @@ func (c Config) users() int {
 
 // slots is how many connections there may be at once.
 func (c Config) slots() int {
-	if c.Kind == Bulk {
+	switch c.Kind {
+	case Bulk:
 		return max(c.Flows.Count, 1)
+	case Incarnations:
+		return 1
+	}
+	if c.Writes != nil && len(c.Writes.Trace) > 0 {
+		return c.Writes.connections()
 	}
 	n := c.users()
 	if c.Reuse == Pooled && c.Pool.Size > 0 {
@@ -217,6 +237,7 @@ var (
 	_ engine = (*web)(nil)
 	_ engine = (*relay)(nil)
 	_ engine = (*bulk)(nil)
+	_ engine = (*writer)(nil)
 )
 
 // Client is one client. Prepare comes first, then Run, once each.
@@ -244,7 +265,13 @@ func New(cfg Config, sched Schedule) (*Client, error) {
 		c.engine, err = newRelay(cfg, options, sched)
 	case Bulk:
 		c.engine, err = newBulk(cfg, options, sched)
+	case Incarnations:
+		c.engine, err = newIncarnations(cfg, options)
 	default:
+		if cfg.Writes != nil {
+			c.engine, err = newWriter(cfg, options, sched)
+			break
+		}
 		c.engine, err = newEcho(cfg, options, sched)
 	}
 	if err != nil {
@@ -270,7 +297,7 @@ func (c *Client) Prepare() (map[string]string, error) {
 		return nil, fmt.Errorf("client: socket: %w", errno)
 	}
 	defer unix.Close(int(fd))
-	if c.cfg.Kind != "" && c.cfg.Kind != Echo && c.cfg.Kind != Bulk { // as net does with every connection
+	if c.cfg.Kind != "" && c.cfg.Kind != Echo && c.cfg.Kind != Bulk && c.cfg.Kind != Incarnations { // as net does with every connection
 		if err := unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_NODELAY, 1); err != nil {
 			return nil, fmt.Errorf("client: TCP_NODELAY: %w", err)
 		}
@@ -279,6 +306,9 @@ func (c *Client) Prepare() (map[string]string, error) {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	got, err := socket.ReadBack(int(fd), c.options, false)
+	if err == nil && c.cfg.Kind == Incarnations {
+		_, _, err = socket.Sequences(int(fd))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
@@ -355,6 +385,7 @@ func Kinds() []Kind {
 		{Name: Echo, About: "length-prefixed frames over raw sockets, epoll on a locked thread", Options: socket.OptionNames(), Faults: faults},
 		{Name: HTTP, About: "POST through net/http as its users have it", Options: socket.OptionNames(), Faults: faults},
 		{Name: Bulk, About: "flows that send or receive without end, or messages at a rate", Options: socket.OptionNames(), Faults: faults},
+		{Name: Incarnations, About: "two connections with the same four ports, one after the other", Options: socket.OptionNames()},
 		{Name: H2, About: "POST through net/http over HTTP/2 in cleartext", Options: socket.OptionNames(), Faults: faults},
 		{Name: MQTT, About: "a relay that publishes to an MQTT 3.1.1 broker: its own, or paho's", Options: socket.OptionNames(), Faults: faults},
 	}

@@ -14,6 +14,7 @@ type connState uint8
 const (
 	vacant     connState = iota // no connection
 	connecting                  // SYN sent
+	awaiting                    // the server speaks first, and has not yet
 	sending                     // the request is not all written
 	waiting                     // for the answer
 	ending                      // answered; the server is to close first
@@ -37,6 +38,22 @@ type conn struct {
 	since          int64 // idle since
 	beat           int64 // when its heartbeat was sent
 	prev, next     *conn
+}
+
+// Classes of a deadline that has passed: an answer that does not come, and a
+// handshake that does not end. They are symptoms of different things: a server
+// that is stuck, and one that the kernel no longer lets anybody in to.
+const (
+	late        = "deadline"
+	lateConnect = "connect_deadline"
+)
+
+// late is the class of c's deadline.
+func (c *conn) late() string {
+	if c.state == connecting {
+		return lateConnect
+	}
+	return late
 }
 
 // list is doubly linked through conn.prev and conn.next.
@@ -128,6 +145,10 @@ func (s *shard) connected(c *conn, now int64) {
 			s.broken(err)
 		}
 	}
+	if s.owner.cfg.Awaits > 0 {
+		s.await(c)
+		return
+	}
 	c.state = sending
 	s.send(c)
 }
@@ -159,7 +180,7 @@ func (s *shard) send(c *conn) {
 			return
 		}
 		if errno != 0 {
-			s.fail(c, socket.Class(s.pendingError(c, errno)))
+			s.fail(c, socket.Class(pendingError(c.fd, errno)))
 			return
 		}
 		c.out += n
@@ -171,10 +192,10 @@ func (s *shard) send(c *conn) {
 	}
 }
 
-// pendingError is why the connection broke: after a reset the kernel tells
-// EPIPE to a writer and keeps the cause in SO_ERROR.
-func (s *shard) pendingError(c *conn, e syscall.Errno) syscall.Errno {
-	if v, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && v != 0 {
+// pendingError is why a connection broke: after a reset the kernel tells EPIPE
+// to a writer and keeps the cause in SO_ERROR.
+func pendingError(fd int32, e syscall.Errno) syscall.Errno {
+	if v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && v != 0 {
 		return syscall.Errno(v)
 	}
 	return e

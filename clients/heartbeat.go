@@ -88,7 +88,7 @@ func (s *shard) sendBeat(c *conn, now int64) {
 	// So few bytes go in one piece or not at all; if not, nobody answers them.
 	_, errno := socket.RawWrite(c.fd, heartbeat[:])
 	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-		s.ended(c, false, socket.Class(s.pendingError(c, errno)))
+		s.ended(c, false, socket.Class(pendingError(c.fd, errno)))
 	}
 }
 

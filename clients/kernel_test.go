@@ -149,7 +149,7 @@ func TestUnansweredSYNsEndAtTheDeadlineOrAtTCPsOwn(t *testing.T) {
 	addr := addrOf(sa)
 	for _, kind := range kinds {
 		r, _ := run(t, clients.Config{Kind: kind, To: []string{addr}, Deadline: 100 * time.Millisecond, Size: 64, Duration: 50 * time.Millisecond}, workloads.Config{Rate: 100})
-		if r.Errors["deadline"] != 5 || r.Opens > 5 || r.Established != 0 {
+		if r.Errors["connect_deadline"] != 5 || r.Opens > 5 || r.Established != 0 {
 			t.Errorf("%s: the deadline: %+v, %d opens", kind, r.Counts, r.Opens)
 		}
 	}
@@ -197,7 +197,7 @@ func TestOutOfDescriptorsIsAClassOfItsOwn(t *testing.T) {
 		return
 	}
 	s := serve(t, server.Config{Listen: "127.0.0.1:0", Service: 10 * time.Second})
-	c := start(t, clients.Config{To: []string{s.addr}, Size: 64, Connections: 100, Duration: 200 * time.Millisecond, Drain: time.Millisecond}, workloads.Config{Rate: 500})
+	c := start(t, clients.Config{To: []string{s.addr}, Size: 64, Connections: 100, Duration: 200 * time.Millisecond, Drain: time.Second}, workloads.Config{Rate: 500})
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)

@@ -106,6 +106,7 @@ func newMeter(cfg Config, t0 int64, r *reporter, shard int, cpu func() int64) *m
 		connect: results.NewHistogram(), call: results.NewHistogram(), firstbyte: results.NewHistogram(),
 		bin: newBin(), told: [2]int64{-1, -1}, seen: map[string]bool{}, report: r, shard: shard, bulk: cfg.Kind == Bulk}
 	m.result.Errors, m.result.Total.Errors = map[string]int64{}, map[string]int64{}
+	m.result.First = map[string]int64{}
 	return m
 }
 
@@ -245,6 +246,9 @@ func (m *meter) broke(now, after int64, class string) {
 	if m.result.FirstError == 0 {
 		m.result.FirstError, m.result.FirstErrorClass = now, class
 	}
+	if _, known := m.result.First[class]; !known {
+		m.result.First[class] = now
+	}
 	if !m.seen[class] {
 		m.seen[class] = true
 		m.report.event(now, "error", map[string]any{"class": class, "after": float64(after) / 1e9})
@@ -350,6 +354,7 @@ func merge(cfg Config, ms []*meter, r *reporter) *Result {
 		all.Histograms["connect.call"] = results.NewHistogram()
 	}
 	all.Errors, all.Total.Errors = map[string]int64{}, map[string]int64{}
+	all.First = map[string]int64{}
 	for _, m := range ms {
 		o := &m.result
 		all.Counts.add(o.Counts)
@@ -363,6 +368,11 @@ func merge(cfg Config, ms []*meter, r *reporter) *Result {
 		all.QueueMax += o.QueueMax
 		if o.FirstError != 0 && (all.FirstError == 0 || o.FirstError < all.FirstError) {
 			all.FirstError, all.FirstErrorClass = o.FirstError, o.FirstErrorClass
+		}
+		for class, at := range o.First {
+			if have, known := all.First[class]; !known || at < have {
+				all.First[class] = at
+			}
 		}
 		all.BytesSent += o.BytesSent
 		all.BytesReceived += o.BytesReceived

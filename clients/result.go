@@ -27,16 +27,19 @@ type Result struct {
 	Counts
 	Total Counts `json:"total"`
 
-	Opens           int64  `json:"opens"`               // connect() calls that sent a SYN, whole trial: the kernel's ActiveOpens
-	Established     int64  `json:"established"`         // of these
-	Stale           int64  `json:"stale"`               // pooled connections that ended while idle, whole trial
-	QueueMax        int64  `json:"queue_max,omitempty"` // of kind mqtt: most messages that waited to be sent, whole trial
-	FirstError      int64  `json:"first_error"`         // when the first request of the trial failed; 0: none did
-	FirstErrorClass string `json:"first_error_class,omitempty"`
+	Opens           int64            `json:"opens"`               // connect() calls that sent a SYN, whole trial: the kernel's ActiveOpens
+	Established     int64            `json:"established"`         // of these
+	Stale           int64            `json:"stale"`               // pooled connections that ended while idle, whole trial
+	QueueMax        int64            `json:"queue_max,omitempty"` // of kind mqtt: most messages that waited to be sent, whole trial
+	FirstError      int64            `json:"first_error"`         // when the first request of the trial failed; 0: none did
+	FirstErrorClass string           `json:"first_error_class,omitempty"`
+	First           map[string]int64 `json:"first,omitempty"` // when the first one of each class failed
 
-	Acknowledged int64 `json:"acknowledged,omitempty"` // bytes that the server's application has said that it read; of bulk
-	Delivered    int64 `json:"delivered,omitempty"`    // bytes that the peer's TCP acknowledged in the window; of bulk that sends
-	Wakeups      int64 `json:"wakeups,omitempty"`      // returns of epoll_wait
+	Acknowledged int64       `json:"acknowledged,omitempty"` // bytes that the server's application has said that it read; of bulk
+	Delivered    int64       `json:"delivered,omitempty"`    // bytes that the peer's TCP acknowledged in the window; of bulk that sends
+	Succession   *Succession `json:"succession,omitempty"`   // of incarnations
+
+	Wakeups int64 `json:"wakeups,omitempty"` // returns of epoll_wait
 
 	BytesSent           int64 `json:"bytes_sent"` // of the application, headers of its protocol included, whole trial
 	BytesReceived       int64 `json:"bytes_received"`

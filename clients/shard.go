@@ -261,14 +261,14 @@ func (s *shard) expire(now int64) {
 	if d := int64(s.owner.cfg.Deadline); d > 0 {
 		taken := !s.slotFree()
 		for c := s.busy.head; c != nil && c.intended+d <= now; c = s.busy.head {
-			s.fail(c, "deadline")
+			s.fail(c, c.late())
 		}
 		// Those that never got a slot. If there was one, then it is we who are
 		// late: they are sent, and their lag is counted.
 		for at := s.due(); taken && at != socket.Never && at+d <= now; at = s.due() {
 			s.take()
 			s.meter.offered(at)
-			s.meter.fail(at, now, "deadline", false)
+			s.meter.fail(at, now, late, false)
 			s.again(now, true)
 		}
 		for c := s.ending.head; c != nil && c.since+d <= now; c = s.ending.head {
@@ -290,7 +290,7 @@ func (s *shard) handle(c *conn, events uint32) {
 	case connecting:
 		if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH …
-			s.fail(c, socket.Class(s.pendingError(c, unix.ECONNABORTED)))
+			s.fail(c, socket.Class(pendingError(c.fd, unix.ECONNABORTED)))
 			return
 		}
 		s.connected(c, socket.Nanotime())
@@ -330,6 +330,9 @@ func (s *shard) receive(c *conn) {
 		return
 	case beating:
 		s.beaten(c, s.buf[:n], now)
+		return
+	case awaiting:
+		s.greeted(c, n)
 		return
 	}
 	if c.first == 0 {

@@ -308,17 +308,17 @@ func (k *worker) do(ctx context.Context, intended int64) {
 	var seq uint64
 	entry := socket.Nanotime()
 	d := int64(w.cfg.Deadline)
-	late := d > 0 && intended+d <= k.free // if it is we who are late, it is sent
+	over := d > 0 && intended+d <= k.free // if it is we who are late, it is sent
 	w.account(func(m *meter) {
-		if late {
-			m.fail(intended, entry, "deadline", false)
+		if over {
+			m.fail(intended, entry, late, false)
 			return
 		}
 		m.begin(intended, k.free, entry)
 		w.seq++
 		seq = w.seq
 	})
-	if late || seq == 0 {
+	if over || seq == 0 {
 		return
 	}
 	ctx = context.WithValue(ctx, intendedKey{}, intended)
@@ -343,7 +343,10 @@ func (k *worker) do(ctx context.Context, intended int64) {
 	})
 }
 
-var errGarbage = errors.New("the answer is not the request's payload")
+var (
+	errGarbage         = errors.New("the answer is not the request's payload")
+	errConnectDeadline = errors.New("the deadline passed before there was a connection")
+)
 
 // statusError is an answer other than 200.
 type statusError int
@@ -355,7 +358,12 @@ func (e statusError) Error() string { return "HTTP status " + strconv.Itoa(int(e
 func (k *worker) request(ctx context.Context, seq uint64) (first int64, err error) {
 	w := k.web
 	var got atomic.Int64 // set by the connection's goroutine
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { got.Store(socket.Nanotime()) }})
+	var dialled, connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		ConnectStart:         func(string, string) { dialled.Store(true) },
+		GotConn:              func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotFirstResponseByte: func() { got.Store(socket.Nanotime()) },
+	})
 	// The transport may still be writing it when an error is known: it is not
 	// used again.
 	payload := bytes.Clone(w.payload)
@@ -371,6 +379,9 @@ func (k *worker) request(ctx context.Context, seq uint64) (first int64, err erro
 	req.Header.Set(AnswerSize, strconv.Itoa(want))
 	resp, err := (&http.Client{Transport: k.transport}).Do(req)
 	if err != nil {
+		if dialled.Load() && !connected.Load() && errors.Is(err, context.DeadlineExceeded) {
+			err = errConnectDeadline
+		}
 		return 0, err
 	}
 	defer resp.Body.Close()
@@ -396,7 +407,9 @@ func reason(err error) string {
 	var status statusError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return "deadline"
+		return late
+	case errors.Is(err, errConnectDeadline):
+		return lateConnect
 	case errors.As(err, &errno):
 		return socket.Class(errno)
 	case h2Reason(err) != "":

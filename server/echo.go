@@ -56,8 +56,10 @@ type echo struct {
 	head    int // of waiting
 	buf     []byte
 	scratch []byte
-	said    said
-	count   Result
+	// greeting is what a server that speaks first says.
+	greeting []byte
+	said     said
+	count    Result
 
 	mu      sync.Mutex
 	orders  []order
@@ -67,7 +69,7 @@ type echo struct {
 
 func newEcho(cfg Config, options []socket.Setting) *echo {
 	e := &echo{cfg: cfg, options: options, lfd: -1, accepting: true, reading: true, closing: true, service: cfg.Service,
-		buf: make([]byte, 64<<10), count: newResult(cfg.Kind)}
+		buf: make([]byte, 64<<10), count: newResult(cfg.Kind), greeting: newGreeting(cfg.Greeting)}
 	if s, ok := socket.Find(options, "TCP_QUICKACK"); ok {
 		e.quickack = &s
 	}
@@ -152,6 +154,7 @@ func (e *echo) run(ctx context.Context, sink Sink) (*Result, error) {
 	e.refuse()
 	stop()
 	e.count.Open = int64(len(e.peers) - len(e.free))
+	e.said.files.seen(e.count.Open)
 	for _, p := range e.peers {
 		if p.fd >= 0 {
 			e.drop(p)
@@ -159,7 +162,7 @@ func (e *echo) run(ctx context.Context, sink Sink) (*Result, error) {
 	}
 	unix.Close(e.lfd)
 	e.poll.Close()
-	e.said.finish(socket.Nanotime(), e.gauges())
+	e.count.Descriptors = e.said.finish(socket.Nanotime(), e.gauges())
 	return &e.count, err
 }
 
@@ -222,15 +225,13 @@ func (e *echo) accept() error {
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-			e.count.AcceptErrors[socket.Class(errno)]++
-			e.said.once(socket.Nanotime(), "accept-error", socket.Class(errno), "accept: "+errno.Error())
+			e.said.refused(&e.count, errno, "accept: "+errno.Error())
 			// The listener stays readable: looking again at once would be a
 			// busy loop. The next close() helps, or somebody else's.
 			e.parked, e.parkedUntil = true, socket.Nanotime()+int64(time.Second)
 			return e.poll.Change(e.lfd, 0, socket.OnListen, 0)
 		default:
-			e.count.AcceptErrors[socket.Class(errno)]++
-			e.said.once(socket.Nanotime(), "accept-error", socket.Class(errno), "accept: "+errno.Error())
+			e.said.refused(&e.count, errno, "accept: "+errno.Error())
 			return nil
 		}
 		if err := e.welcome(int32(fd)); err != nil {
@@ -264,11 +265,20 @@ func (e *echo) welcome(fd int32) error {
 		e.said.options(socket.Nanotime(), got)
 	}
 	e.count.OpenMax = max(e.count.OpenMax, int64(len(e.peers)-len(e.free)))
-	return e.poll.Watch(int(fd), p.events, p.index, p.gen)
+	if err := e.poll.Watch(int(fd), p.events, p.index, p.gen); err != nil {
+		return err
+	}
+	if len(e.greeting) > 0 {
+		return e.greet(p)
+	}
+	return nil
 }
 
 // watch changes what the poller looks for on p, if need be.
 func (e *echo) watch(p *peer) error {
+	if p.leaked {
+		return nil
+	}
 	var want uint32
 	if e.cfg.Kind == Discard {
 		want = e.watched(p)
@@ -288,9 +298,6 @@ func (e *echo) handle(p *peer, events uint32) error {
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 && events&unix.EPOLLIN == 0 {
 		// Reported whether watched for or not: reset, or closed both ways.
 		errno, _ := unix.GetsockoptInt(int(p.fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if p.leaked {
-			p.leaked = false
-		}
 		e.broken(p, syscall.Errno(errno))
 		return nil
 	}
@@ -513,10 +520,12 @@ func (e *echo) flush(p *peer) {
 	}
 }
 
-// finish is the answer to the client's FIN: ours.
+// finish is the answer to the client's FIN: ours. A program that leaks has
+// forgotten the connection: it does not hear of its end either.
 func (e *echo) finish(p *peer) {
 	if !e.closing {
 		p.leaked = true
+		_ = e.poll.Forget(int(p.fd)) // it is in the set: it has just been heard of
 		return
 	}
 	e.drop(p)

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -138,9 +139,23 @@ type said struct {
 	sink  Sink
 	first map[string]bool
 	bin   int64
+	files *openFiles
 }
 
-func newSaid(sink Sink) said { return said{sink: sink, first: map[string]bool{}} }
+func newSaid(sink Sink) said {
+	return said{sink: sink, first: map[string]bool{}, files: newOpenFiles()}
+}
+
+// refused tells of an accept() that failed, and counts it.
+func (s *said) refused(r *Result, errno syscall.Errno, text string) {
+	at := socket.Nanotime()
+	if r.AcceptFailed == 0 {
+		r.AcceptFailed = at
+		s.files.count() // the moment that has most
+	}
+	r.AcceptErrors[socket.Class(errno)]++
+	s.once(at, "accept-error", socket.Class(errno), text)
+}
 
 func (s *said) once(at int64, event, class, text string) {
 	if s.sink == nil || s.first[event+class] {
@@ -163,12 +178,24 @@ func (s *said) advance(now func() int64, gauges func() map[string]float64) {
 	at := now()
 	if bin := at / binLength; bin != s.bin {
 		s.bin = bin
-		s.sink.Sample(at, gauges())
+		s.sample(at, gauges())
 	}
 }
 
-func (s *said) finish(at int64, gauges map[string]float64) {
-	if s.sink != nil {
-		s.sink.Sample(at, gauges)
+func (s *said) sample(at int64, gauges map[string]float64) {
+	if n := s.files.seen(int64(gauges["open"])); n > 0 {
+		gauges["descriptors"] = float64(n)
 	}
+	s.sink.Sample(at, gauges)
+}
+
+// finish says the last, and gives the most descriptors that were open at once.
+func (s *said) finish(at int64, gauges map[string]float64) (descriptors int64) {
+	descriptors = s.files.seen(int64(gauges["open"]))
+	if s.sink != nil {
+		s.sample(at, gauges)
+	}
+	s.files.close()
+	s.files = nil
+	return descriptors
 }

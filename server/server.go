@@ -45,6 +45,7 @@ type Config struct {
 	ResponseSize int               `json:"response_size,omitempty"` // of an answer to a request that asks for no size; 0: as the request
 	Streams      int               `json:"streams,omitempty"`       // of h2: most at once on a connection; 0: 250
 	GoAway       float64           `json:"goaway,omitempty"`        // of h2: the share of requests whose answer comes with a GOAWAY
+	Greeting     int               `json:"greeting,omitempty"`      // of echo: it speaks first, so many bytes
 }
 
 // Validate says in one line what is wrong and what to write instead.
@@ -82,6 +83,9 @@ func (c Config) Validate() error {
 	if c.Kind == Discard && (c.Workers > 0 || c.Service > 0 || c.ResponseSize > 0 || c.Closes == ByServer) {
 		return errors.New("server: a sink reads as fast as it can and does not close first: leave workers, service, response and closes out")
 	}
+	if err := c.validateGreeting(); err != nil {
+		return err
+	}
 	if c.ResponseSize > MaxPayload {
 		return fmt.Errorf("server: response_size %d is above %d bytes", c.ResponseSize, MaxPayload)
 	}
@@ -106,13 +110,20 @@ type Result struct {
 	Requests      int64             `json:"requests"` // answered whole
 	BytesReceived int64             `json:"bytes_received"`
 	BytesSent     int64             `json:"bytes_sent"`
-	Received      int64             `json:"received,omitempty"` // bytes of messages that the application read; of sink
-	Open          int64             `json:"open"`               // connections at the end
-	OpenMax       int64             `json:"open_max"`           // most at once
-	QueueMax      int64             `json:"queue_max"`          // most requests that waited for a worker
-	Errors        map[string]int64  `json:"errors"`             // connections that ended otherwise than by EOF, by class
-	AcceptErrors  map[string]int64  `json:"accept_errors"`      // by class
-	Options       map[string]string `json:"options"`            // read back from the first connection accepted
+	Received      int64             `json:"received,omitempty"`      // bytes of messages that the application read; of sink
+	Incarnations  int64             `json:"incarnations,omitempty"`  // connections whose bytes are checked; of sink
+	LaterRead     int64             `json:"later_read,omitempty"`    // bytes read in those after the first
+	Stale         int64             `json:"stale,omitempty"`         // of these, bytes of an earlier one
+	StaleAt       int64             `json:"stale_at,omitempty"`      // bytes read before the piece that had the first of them
+	Misplaced     int64             `json:"misplaced,omitempty"`     // bytes of the right one that were not the ones due
+	Open          int64             `json:"open"`                    // connections at the end
+	OpenMax       int64             `json:"open_max"`                // most at once
+	QueueMax      int64             `json:"queue_max"`               // most requests that waited for a worker
+	Errors        map[string]int64  `json:"errors"`                  // connections that ended otherwise than by EOF, by class
+	AcceptErrors  map[string]int64  `json:"accept_errors"`           // by class
+	AcceptFailed  int64             `json:"accept_failed,omitempty"` // when accept() first failed, CLOCK_MONOTONIC ns; 0: it never did
+	Descriptors   int64             `json:"descriptors,omitempty"`   // most that the process had open at once, as the kernel lists them
+	Options       map[string]string `json:"options"`                 // read back from the first connection accepted
 }
 
 // engine is a kind of server.

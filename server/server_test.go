@@ -304,6 +304,67 @@ func TestLeakedConnectionsStayInCloseWait(t *testing.T) {
 	}
 }
 
+// A program that has forgotten a connection does not hear of its end either:
+// the socket is gone, and the descriptor is not.
+func TestLeakedConnectionsStayOpenWhenTheirPeerResets(t *testing.T) {
+	if !inProcess(t) {
+		return
+	}
+	s := serve(t, Config{}, nil)
+	s.order(t, "stop-closing", nil)
+	c := dial(t, s.addr)
+	c.Write(ask(Echo, "hello"))
+	hear(t, c, "hello")
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "CLOSE-WAIT", func() bool { return inState(t, closeWaitState) == 1 })
+	if err := c.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	eventually(t, "the kernel's socket is gone", func() bool { return inState(t, closeWaitState) == 0 })
+	other := dial(t, s.addr) // another round of the loop, in which it would be seen
+	other.Write(ask(Echo, "still"))
+	hear(t, other, "still")
+	if r := s.stop(); r.Open != 2 {
+		t.Errorf("%d open, want the forgotten one and the live one", r.Open)
+	}
+}
+
+func TestOpenFilesCountsEntriesOfADirectory(t *testing.T) {
+	gate(t)
+	f := newOpenFiles()
+	if f == nil {
+		t.Fatal("/proc/self/fd cannot be read")
+	}
+	defer f.close()
+	was := f.seen(1)
+	a, b, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	defer b.Close()
+	if n := f.seen(1); n != was {
+		t.Errorf("%d, with no further connection: the list is not read again", n)
+	}
+	if n := f.seen(2); n < was+2 {
+		t.Errorf("%d after two more than %d", n, was)
+	}
+	var none *openFiles
+	none.count()
+	none.close()
+	if n := none.seen(5); n != 0 {
+		t.Errorf("nothing counts %d", n)
+	}
+	for _, broken := range [][]byte{nil, make([]byte, 19), make([]byte, 24), bytes.Repeat([]byte{0xff}, 30)} {
+		if n := entries(broken); n != 0 {
+			t.Errorf("%v: %d", broken, n)
+		}
+	}
+}
+
 func TestOutOfDescriptorsIsCountedAndDoesNotSpin(t *testing.T) {
 	if !inProcess(t) { // for its limit
 		return
@@ -364,6 +425,10 @@ func TestOutOfDescriptorsIsCountedAndDoesNotSpin(t *testing.T) {
 		r := s.stop()
 		if n := r.AcceptErrors["EMFILE"]; n == 0 || n > 40 || r.Accepted != 32 {
 			t.Errorf("%s: %d accept errors, %d accepted", kind, n, r.Accepted)
+		}
+		// All of them when it failed, and what was inherited above the limit.
+		if most := int64(len(open) + 10); r.AcceptFailed == 0 || r.Descriptors < most-1 || r.Descriptors > most+3 {
+			t.Errorf("%s: %d descriptors at most, of %d; accept failed at %d", kind, r.Descriptors, most, r.AcceptFailed)
 		}
 	}
 }

@@ -25,7 +25,9 @@ type drain struct {
 	mode    byte
 	message int64 // a message's length
 	got     int64 // bytes of messages
-	told    int64 // of these, acknowledged
+	told    int64 // of these, acknowledged; of an incarnation, bytes answered
+	number  byte  // of an incarnation, from 1
+	lead    int64 // how much more it is answered than it has sent
 }
 
 // swallow takes what a flow has sent.
@@ -43,12 +45,20 @@ func (e *echo) swallow(p *peer, b []byte) {
 		}
 		b = p.in[prefaceLength:]
 		defer func() { p.in = p.in[:0] }()
+		if p.drain.mode == incarnations {
+			e.count.Incarnations++
+		}
 		if p.drain.mode == receives {
 			e.pour(p)
 			return
 		}
 	}
 	d := &p.drain
+	if d.mode == incarnations {
+		e.succeed(p, b)
+		e.said.advance(socket.Nanotime, e.gauges)
+		return
+	}
 	d.got += int64(len(b))
 	e.count.Received += int64(len(b))
 	whole := d.got / d.message * d.message
@@ -63,6 +73,10 @@ func (e *echo) swallow(p *peer, b []byte) {
 }
 
 func (d *drain) open(preface []byte) error {
+	if n := preface[1]; preface[0] == incarnations && n >= 1 && n <= 3 && preface[2]|preface[3] == 0 {
+		d.openIncarnation(preface)
+		return nil
+	}
 	d.mode, d.message = preface[0], int64(binary.BigEndian.Uint32(preface[4:]))
 	if d.mode != sendOnly && d.mode != sendAcked && d.mode != receives || preface[1]|preface[2]|preface[3] != 0 || d.message == 0 {
 		return fmt.Errorf("not a flow: it begins with % x", preface[:prefaceLength])

@@ -132,6 +132,7 @@ func (w *web) run(ctx context.Context, sink Sink) (*Result, error) {
 	}
 	w.mu.Lock()
 	w.count.Open = int64(len(w.conns))
+	w.said.files.seen(w.count.Open)
 	w.running, w.ended, w.accepting, w.reading = false, true, true, true
 	w.cond.Broadcast()
 	w.mu.Unlock()
@@ -142,7 +143,7 @@ func (w *web) run(ctx context.Context, sink Sink) (*Result, error) {
 		w.cond.Wait()
 	}
 	defer w.mu.Unlock()
-	w.said.finish(socket.Nanotime(), w.gauges())
+	w.count.Descriptors = w.said.finish(socket.Nanotime(), w.gauges())
 	r := w.count // a Read that has just been interrupted may still count
 	return &r, err
 }
@@ -336,8 +337,7 @@ func (w *web) acceptFailed(err error) {
 	if w.ended || !errors.As(err, &errno) {
 		return
 	}
-	w.count.AcceptErrors[socket.Class(errno)]++
-	w.said.once(socket.Nanotime(), "accept-error", socket.Class(errno), err.Error())
+	w.said.refused(&w.count, errno, err.Error())
 }
 
 // welcome sets the options again, since net has set some of its own meanwhile.

@@ -92,6 +92,7 @@ var numbers = []struct {
 	{"syn_chain(6, 0)", "syn_chain(6, 0)", "s", 127},
 	{"syn_chain(1, 0)", "syn_chain(1, 0)", "s", 3},
 	{"keepalive(2h, 75s, 9)", "keepalive(2h, 75s, 9)", "s", 7875},
+	{"delayed_ack()", "delayed_ack()", "s", 0.04},
 	{"mathis(1%, 80ms)", "mathis(1%, 80ms)", "bit/s", 8 * 1448 / 0.08 * math.Sqrt(1.5) / 0.1},
 	{"mathis(loss, rtt, 1460B)", "mathis(loss, rtt, 1460B)", "bit/s", 8 * 1460 / 0.01 * math.Sqrt(1.5) / 0.1},
 	{"abs(-3ms)", "abs(-3ms)", "s", 0.003},

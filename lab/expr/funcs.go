@@ -61,10 +61,16 @@ const (
 	rtoMax         = 120.0 // TCP_RTO_MAX, include/net/tcp.h
 	rtoInitial     = 1.0   // TCP_TIMEOUT_INIT, RFC 6298 2.1
 	linearSYNs     = 4     // tcp_syn_linear_timeouts, default since Linux 6.5
+	delayedACK     = 0.04  // TCP_DELACK_MIN, include/net/tcp.h
 	ethernetMSS    = 1448  // bytes: MTU 1500 less 20 IP, 20 TCP, 12 timestamps (RFC 7323)
 	orphanRetries  = 8     // tcp_orphan_retries: what 0 means while the RTO is below its largest
 	bufferOverhead = 832   // bytes: what a packet buffer is charged beside its data, SKB_TRUESIZE of tcp_stream_alloc_skb on 64 bit
 	loneMessages   = 3     // messages that have a packet buffer of their own before the first timeout
+)
+
+const (
+	isnClock   = 1e9 / 64 // bytes/s: seq_scale, net/core/secure_seq.c
+	timeoutMin = 0.012    // s: TCP_TIMEOUT_MIN (include/net/tcp.h), two ticks, and the wheel's rounding up, at 250 Hz
 )
 
 var functions = map[string]*function{}
@@ -154,6 +160,34 @@ func init() {
 			},
 		},
 		{
+			Function: Function{"syn_recv_life", "syn_recv_life(n)",
+				"how long a half-open connection whose ACK never comes stays in SYN-RECV, with tcp_synack_retries = n: the SYN-ACK is sent again after 1 s, 2 s, 4 s … up to 120 s, n times, and given up after one wait more: 63 s for 5. Where such connections fill more than half of a listener's queue, the kernel takes n down to 2 at the least: syn_recv_life(2) is 7 s",
+				"reqsk_timer_handler and syn_ack_recalc, net/ipv4/inet_connection_sock.c"},
+			min: 1, max: 1,
+			unit: takes(Second, One),
+			value: func(a []Value) (float64, error) {
+				n, err := retries(a[0])
+				return backoffs(rtoInitial, n+1, rtoMax), err
+			},
+		},
+		{
+			Function: Function{"window_unscaled", "window_unscaled([mss])",
+				"the most that a receiver without window scaling offers: 65,535 B in the header's field, of which Linux offers whole segments. 64,240 B for an mss of 1460B, which it is unless given",
+				"__tcp_select_window, net/ipv4/tcp_output.c; RFC 7323 2.2"},
+			min: 0, max: 1,
+			unit: takes(Byte, Byte),
+			value: func(a []Value) (float64, error) {
+				mss := 1460.0
+				if len(a) == 1 {
+					mss = a[0].V
+				}
+				if !(mss >= 1) || mss > 65535 {
+					return 0, errors.New("an mss is from 1 B to 65,535 B")
+				}
+				return math.Floor(65535/mss) * mss, nil
+			},
+		},
+		{
 			Function: Function{"keepalive", "keepalive(time, interval, probes)",
 				"how long an idle connection to a dead peer looks alive: time + interval * probes, 7,875 s for 2h, 75s, 9. The kernel's timers add up to an eighth",
 				"tcp_keepalive_timer, net/ipv4/tcp_timer.c; RFC 1122 4.2.3.6"},
@@ -163,6 +197,27 @@ func init() {
 				n, err := retries(a[2])
 				return a[0].V + a[1].V*float64(n), err
 			},
+		},
+		{
+			Function: Function{"isn_clock", "isn_clock()",
+				"how fast initial sequence numbers advance: by one every 64 ns, 15.6 MB/s; a connection that is faster ends beyond the numbers that the next one with the same ports begins with. RFC 9293, 3.4.1, asks for one every 4 µs or so",
+				"seq_scale, net/core/secure_seq.c"},
+			unit:  takes(BitPerSecond),
+			value: func([]Value) (float64, error) { return 8 * isnClock, nil },
+		},
+		{
+			Function: Function{"syn_again", "syn_again()",
+				"how soon, at the latest, a SYN is sent again that was answered by an ACK of something else: 2 ticks of the kernel's clock and the rest of one, 12 ms at the usual 250 Hz",
+				"tcp_rcv_synsent_state_process, net/ipv4/tcp_input.c; TCP_TIMEOUT_MIN, include/net/tcp.h"},
+			unit:  takes(Second),
+			value: func([]Value) (float64, error) { return timeoutMin, nil },
+		},
+		{
+			Function: Function{"delayed_ack", "delayed_ack()",
+				"how long Linux delays the ACK of a small segment, where nothing goes back that it could go along with: 40 ms, and up to a tick of the kernel's clock more. The 200 ms of older texts is the most that it may be (TCP_DELACK_MAX)",
+				"TCP_DELACK_MIN, include/net/tcp.h; tcp_send_delayed_ack, net/ipv4/tcp_output.c"},
+			unit:  takes(Second),
+			value: func([]Value) (float64, error) { return delayedACK, nil },
 		},
 		{
 			Function: Function{"mathis", "mathis(loss, rtt[, mss])",

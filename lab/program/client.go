@@ -10,6 +10,7 @@ import (
 	"tcplab/clients"
 	"tcplab/lab/agent"
 	"tcplab/lab/sheet"
+	"tcplab/netns/flood"
 	"tcplab/workloads"
 )
 
@@ -25,8 +26,9 @@ type ClientSpec struct {
 // own program the command that ran.
 type ClientResult struct {
 	clients.Result
-	Argv   []string `json:"argv,omitempty"`
-	Silent bool     `json:"silent,omitempty"` // it writes no events: there are no client metrics
+	Argv   []string      `json:"argv,omitempty"`
+	Silent bool          `json:"silent,omitempty"` // it writes no events: there are no client metrics
+	Flood  *flood.Result `json:"flood,omitempty"`  // of kind flood, which has nothing else
 }
 
 // Drain is how long an arm's clients may wait for their last answers.
@@ -92,11 +94,16 @@ func workloadConfig(s ClientSpec) workloads.Config {
 
 // schedule is when a client is meant to send; nil where it never stops.
 func schedule(s ClientSpec) (clients.Schedule, error) {
+	if s.Client.Kind == clients.Incarnations {
+		return nil, nil // it has no requests
+	}
 	w := workloadConfig(s)
-	if w.Kind == clients.Bulk {
-		if w.Rate == 0 {
-			return nil, nil
-		}
+	switch {
+	case s.Client.Workload.Trace != "":
+		return nil, nil // a trace has its own times
+	case w.Kind == clients.Bulk && w.Rate == 0:
+		return nil, nil
+	case w.Kind == clients.Bulk, w.Kind == workloads.Writes:
 		w.Kind = workloads.Requests // a message has its time as a request has
 	}
 	return workloads.New(w)
@@ -115,7 +122,11 @@ func (p *clientProgram) Prepare(raw json.RawMessage) (agent.Ready, error) {
 	if err != nil {
 		return agent.Ready{}, err
 	}
-	if p.c, err = clients.New(clientConfig(spec), sched); err != nil {
+	cfg := clientConfig(spec)
+	if cfg.Writes, err = writesOf(spec.Client); err != nil {
+		return agent.Ready{}, err
+	}
+	if p.c, err = clients.New(cfg, sched); err != nil {
 		return agent.Ready{}, err
 	}
 	options, err := p.c.Prepare()

@@ -313,6 +313,7 @@ type requestTally struct {
 func newRequestTally(g agent.Go) *requestTally {
 	t := &requestTally{g: g}
 	t.r.Errors, t.r.Total.Errors = map[string]int64{}, map[string]int64{}
+	t.r.First = map[string]int64{}
 	t.r.Histograms = clients.Histograms{}
 	for _, n := range []string{"latency", "failure", "connect"} {
 		t.r.Histograms[n] = results.NewHistogram()
@@ -327,6 +328,9 @@ func (t *requestTally) add(at int64, took float64, connect *float64, class strin
 	}
 	if class != "" && t.r.FirstError == 0 {
 		t.r.FirstError, t.r.FirstErrorClass = at+ns, class
+	}
+	if first, known := t.r.First[class]; class != "" && (!known || at+ns < first) {
+		t.r.First[class] = at + ns
 	}
 	counts := []*clients.Counts{&t.r.Total}
 	in := at >= t.g.From && at < t.g.To

@@ -50,8 +50,11 @@ func ownKeys(cfg *clients.Config, c sheet.Client) {
 	case clients.Echo:
 		h, _ := c.Extra["heartbeat"].(map[string]any)
 		cfg.Heartbeat = clients.Heartbeat{Every: extra(h).duration("every"), Timeout: extra(h).duration("timeout")}
+		cfg.Awaits = e.count("awaits", 0)
 	case clients.Bulk:
 		cfg.Flows = clients.Flows{Count: e.count("flows", 1), Receive: e.flag("receive"), Acks: e.flag("acks")}
+	case clients.Incarnations:
+		cfg.Outrun = clients.Outrun{Ahead: int64(e.count("ahead", 0)), Most: int64(e.count("most", 0)), Chunk: e.count("chunk", 0), TOS: e.count("tos", 0), Waits: e.flag("waits")}
 	case clients.H2:
 		cfg.HTTP2 = clients.HTTP2{ReadIdle: e.duration("read_idle"), PingTimeout: e.duration("ping_timeout"), Streams: e.count("streams", 0)}
 	case clients.MQTT:

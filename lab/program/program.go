@@ -24,6 +24,8 @@ func New(role, kind string) (agent.Program, error) {
 	switch {
 	case kind == KindExec && (role == RoleClient || role == RoleServer):
 		return &execProgram{}, nil
+	case role == RoleClient && kind == KindFlood:
+		return &floodProgram{}, nil
 	case role == RoleClient:
 		return &clientProgram{}, nil
 	case role == RoleServer:

@@ -29,6 +29,8 @@ func TestAFaultOfTheSheetBecomesOneOfTheWire(t *testing.T) {
 		{"towards nobody", agent.Fault{Do: "blackhole", Towards: "moon"}, wire.Fault{}, "the link joins client and server"},
 		{"the second SYN-ACK", agent.Fault{Do: "drop-once", Args: map[string]any{"match": map[string]string{"flags": "SA", "nth": "2", "flow": "3"}}},
 			wire.Fault{Do: wire.DoDrop, Match: wire.Match{Kind: "SYN-ACK", Nth: 2, Flow: 3}}, ""},
+		{"a segment held for a later connection", agent.Fault{Name: "stray", Do: "hold", Towards: "server", Args: map[string]any{"match": map[string]string{"tos": "16", "nth": "1"}}},
+			wire.Fault{Name: "stray", Do: wire.DoHold, Successor: true, Towards: wire.TowardsB, Match: wire.Match{Kind: "data", TOS: 16, Nth: 1}}, ""},
 		{"flags that are none", agent.Fault{Do: "drop-once", Args: map[string]any{"match": map[string]string{"flags": "XYZ"}}}, wire.Fault{}, "write S, SA, F, R, A or P"},
 		{"set, as the sheet decodes it", agent.Fault{Do: "set", Args: map[string]any{"set": map[string]any{"delay": 30 * time.Millisecond, "loss": 0.5, "rate": 1e6, "mtu": 1400}}},
 			wire.Fault{Do: wire.DoSet, Set: &wire.Change{Delay: ptr(30 * time.Millisecond), Loss: &wire.Loss{P: .5}, Rate: ptr(int64(1e6)), MTU: ptr(1400)}}, ""},

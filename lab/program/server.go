@@ -35,6 +35,7 @@ func (p *serverProgram) Prepare(raw json.RawMessage) (agent.Ready, error) {
 		Kind: v.Kind, Listen: fmt.Sprintf("0.0.0.0:%d", v.Port), Backlog: v.Backlog, Workers: v.Workers,
 		Service: v.Service, Options: v.Options, Closes: v.Closes, ResponseSize: v.Response,
 		Streams: extra(v.Extra).count("streams", 0), GoAway: extra(v.Extra).number("goaway", 0),
+		Greeting: extra(v.Extra).count("greeting", 0),
 	})
 	if err != nil {
 		return agent.Ready{}, err

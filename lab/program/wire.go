@@ -88,6 +88,7 @@ func (p *wireProgram) Prepare(spec json.RawMessage) (agent.Ready, error) {
 func (p *wireProgram) Run(ctx context.Context, g agent.Go, out *agent.Out) (any, error) {
 	if w, ok := p.w.(*wire.Wire); ok {
 		w.Start(g.T0)
+		defer hear(w, out)()
 	}
 	select {
 	case <-ctx.Done():
@@ -108,6 +109,37 @@ func (p *wireProgram) Run(ctx context.Context, g agent.Go, out *agent.Out) (any,
 		}
 	}
 	return r, nil
+}
+
+// hear passes on what the wire does by itself. What it gives back ends that,
+// once everything was passed on.
+func hear(w *wire.Wire, out *agent.Out) (stop func()) {
+	news := make(chan wire.Happening, 64) // the wire's thread must not wait
+	w.Tell(func(h wire.Happening) {
+		select {
+		case news <- h:
+		default: // they are counted all the same
+		}
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for h := range news {
+			fields := map[string]any{"fault": h.Fault, "seq": h.Seq, "len": h.Len}
+			if h.What != wire.Held {
+				fields["after"] = float64(h.After) / 1e9
+			}
+			if h.What == wire.Released {
+				fields["next"] = h.Next
+			}
+			out.Event(h.At, h.What, fields)
+		}
+	}()
+	return func() {
+		w.Tell(nil)
+		close(news)
+		<-done
+	}
 }
 
 func (p *wireProgram) Do(f agent.Fault) error {
@@ -201,6 +233,16 @@ func (h *Histogram) UnmarshalJSON(data []byte) error {
 // run.
 func WireKind(asked string, cfg wire.Config) (wire.Kind, error) {
 	switch asked {
+	case "kernel":
+		if wire.ProbeNetem() == nil {
+			return wire.InKernel, cfg.ValidateNetem()
+		}
+		return wire.Userspace, cfg.Validate()
+	case "netem":
+		if err := wire.ProbeNetem(); err != nil {
+			return wire.InKernel, err
+		}
+		return wire.InKernel, cfg.ValidateNetem()
 	case "", "auto":
 		return wire.Choose(cfg, wire.ProbeNetem() == nil), cfg.Validate()
 	}

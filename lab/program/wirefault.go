@@ -42,6 +42,9 @@ func WireFault(f agent.Fault, a, b string) (wire.Fault, error) {
 	if f.Do == "drop" && o.Match.Count == 0 {
 		o.Match.Count = -1 // as long as it lasts
 	}
+	if f.Do == "hold" {
+		o.Successor, o.Match.Kind = true, "data"
+	}
 	if args.Set != nil {
 		if o.Set, err = wireChange(args.Set); err != nil {
 			return o, fmt.Errorf("fault %s: set: %w", f.Name, err)
@@ -77,8 +80,10 @@ func wireMatch(m map[string]string) (wire.Match, error) {
 			o.Count = n
 		case "port":
 			o.Port = n
+		case "tos":
+			o.TOS = n
 		default:
-			return o, fmt.Errorf("match knows no %q: write flow, flags, nth, count or port", k)
+			return o, fmt.Errorf("match knows no %q: write flow, flags, nth, count, port or tos", k)
 		}
 	}
 	return o, nil

@@ -277,7 +277,9 @@ func (s Setting) agrees(read string, v int, connected bool) bool {
 	case "TCP_MAXSEG":
 		// Once connected, what fits the peer and the path.
 		return v == s.value || connected && v < s.value
-	case "TCP_QUICKACK", "TCP_FASTOPEN":
+	case "TCP_QUICKACK":
+		return v == s.value || connected || s.value == 0 // listen() forgets it (inet_csk_delack_init)
+	case "TCP_FASTOPEN":
 		return v == s.value || connected
 	case "TCP_DEFER_ACCEPT":
 		// Held as a number of retransmissions (net/ipv4/tcp.c, secs_to_retrans).

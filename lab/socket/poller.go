@@ -87,6 +87,12 @@ func (p *Poller) Change(fd int, events uint32, index, gen int32) error {
 	return p.ctl(unix.EPOLL_CTL_MOD, fd, events, index, gen)
 }
 
+// Forget takes fd out of the set, which closing it does too: it is for a
+// descriptor that stays open and is nobody's any more.
+func (p *Poller) Forget(fd int) error {
+	return p.ctl(unix.EPOLL_CTL_DEL, fd, 0, 0, 0)
+}
+
 func (p *Poller) ctl(op, fd int, events uint32, index, gen int32) error {
 	ev := unix.EpollEvent{Events: events, Fd: index, Pad: gen}
 	_, _, e := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.ep), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
