@@ -161,6 +161,9 @@ func targetWord(t sheet.Target) string {
 
 func loadWords(w sheet.Workload) string {
 	var ws []string
+	if t := w.Recorded(); t != nil {
+		ws = append(ws, fmt.Sprintf("a trace of %d exchanges in %v, again and again (%.4g/s)", len(t.Exchanges), t.Length, t.Rate()))
+	}
 	if w.Rate > 0 {
 		ws = append(ws, fmt.Sprintf("%g/s", w.Rate))
 	}

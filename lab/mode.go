@@ -35,14 +35,14 @@ func decode(opt RunOptions) (*sheet.Experiment, how, error) {
 	if opt.Clock == guest.Virtual && opt.Kernel == OnHost {
 		return usage(errors.New("--clock=virtual needs a kernel whose time can be virtual: leave --kernel=host out"))
 	}
-	first, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: opt.Profile, Set: opt.Set})
+	first, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: opt.Profile, Set: opt.Set, Traces: opt.Traces})
 	if err != nil {
 		return usage(err)
 	}
 	wants := first.Clock == guest.Virtual // the sheet does
 	if opt.Profile == "" && slices.Contains(first.Profiles, "full") && !wants {
 		// It may do so for its real magnitudes only.
-		full, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: "full", Set: opt.Set})
+		full, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: "full", Set: opt.Set, Traces: opt.Traces})
 		if err != nil {
 			return usage(err)
 		}
@@ -74,7 +74,7 @@ func decode(opt RunOptions) (*sheet.Experiment, how, error) {
 			h.ran = results.Mode{Profile: "quick", Kernel: OnHost, Clock: guest.Real}
 		}
 	}
-	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: h.ran.Profile, Set: opt.Set, Kernel: h.ran.Kernel, Clock: h.ran.Clock, Only: opt.Only, Sweep: opt.Sweep})
+	e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: h.ran.Profile, Set: opt.Set, Kernel: h.ran.Kernel, Clock: h.ran.Clock, Only: opt.Only, Sweep: opt.Sweep, Traces: opt.Traces})
 	if err != nil {
 		return usage(err)
 	}

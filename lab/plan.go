@@ -45,7 +45,7 @@ func NewPlan(e *sheet.Experiment, seed uint64, pairs int, sweep bool) (*Plan, er
 		arms = append(arms, a.Name)
 	}
 	if sweep {
-		arms, p.points = swept(e), points(e.Sweep)
+		arms, p.points = swept(e), points(e)
 	}
 	for pair := 1; pair <= pairs; pair++ {
 		ps := pairSeed(seed, pair)
@@ -112,9 +112,54 @@ func (p *Plan) Takes() string {
 		}
 	}
 	if p.how.ran.Clock == guest.Virtual {
-		return fmt.Sprintf("each in a guest of its own, at most %v of virtual time in all", d.Round(time.Second))
+		s := fmt.Sprintf("each in a guest of its own, at most %v of virtual time in all", d.Round(time.Second))
+		if least, most := p.wall(guest.CPUs()); most >= 10*time.Second {
+			s += fmt.Sprintf(", %v to %v of wall time: flows that fill their path, and packets are what costs there", least.Round(5*time.Second), most.Round(5*time.Second))
+		}
+		return s
 	}
 	return fmt.Sprintf("about %v", p.Estimate().Round(time.Second))
+}
+
+// What a virtual second of a flow that fills 100 Mbit/s costs in wall time:
+// 0.11 s on a quiet CPU over netem, and up to three times that beside a busy
+// neighbour or over our own wire. A guest's boot comes to less than half a
+// second with its agents and files.
+const (
+	flowCost   = 0.1
+	flowCostly = 0.3
+	bootCost   = 500 * time.Millisecond
+)
+
+// wall is what the plan's flows cost in wall time, with so many guests side by
+// side, where no flow can send faster than its path. What else a trial does is
+// not in it: most of an idle path's time is skipped.
+func (p *Plan) wall(guests int) (least, most time.Duration) {
+	var filled float64 // virtual seconds of 100 Mbit/s
+	for _, t := range p.Trials {
+		a, ok := armOf(p.Experiment, t.Arm)
+		if !ok {
+			continue
+		}
+		rate := 0.0
+		for _, c := range a.Clients {
+			v, ok := a.Numbers[c.Name+".bandwidth"]
+			if !ok {
+				v = a.Numbers["bandwidth"]
+			}
+			if c.Kind == "bulk" && c.Workload.Rate == 0 {
+				rate = max(rate, v.V) // several share it
+			}
+		}
+		filled += a.Trial.Length().Seconds() * rate / 100e6
+	}
+	n := time.Duration(min(max(guests, 1), max(len(p.Trials), 1)))
+	boots := bootCost * time.Duration(len(p.Trials)) / n
+	of := func(cost float64) time.Duration { return time.Duration(filled*cost*1e9) / n }
+	if filled == 0 {
+		return 0, 0
+	}
+	return of(flowCost) + boots, of(flowCostly) + 2*boots
 }
 
 // predict computes every prediction from the sheet alone.

@@ -75,7 +75,7 @@ type RunOptions struct {
 	Stall   time.Duration // a guest that says nothing for so long is ended; 0 is guest.Start's
 	Set     []string
 	Seed    uint64
-	Pairs   int
+	Pairs   int // trials of each arm; 0 is what the sheet says
 	Hold    *trial.Hold
 	Release <-chan struct{} // the user lets a held lab go
 	Results string          // root of the records
@@ -83,6 +83,9 @@ type RunOptions struct {
 	Version string
 	Watch   Watcher
 	Stderr  io.Writer
+
+	// Traces gives a trace's text by its name; nil: the lab's own.
+	Traces func(name string) ([]byte, error)
 }
 
 // Watcher hears how a run goes on.
@@ -101,7 +104,7 @@ func Decode(opt RunOptions) (*Plan, error) {
 	if opt.Sweep && len(e.Sweep) == 0 {
 		return nil, &Error{ExitUsage, fmt.Errorf("%s sweeps nothing: leave --sweep out, or write sweep: {PATH: [VALUES]} in its sheet", e.Name)}
 	}
-	p, err := NewPlan(e, opt.Seed, max(opt.Pairs, 1), opt.Sweep)
+	p, err := NewPlan(e, opt.Seed, pairs(opt.Pairs, e, opt.Sweep), opt.Sweep)
 	if err != nil {
 		return nil, &Error{ExitUsage, err}
 	}
@@ -201,12 +204,17 @@ func newRecord(p *Plan, opt RunOptions, started time.Time) (*results.Run, error)
 		Evidence: map[string]results.Evidence{}, Triage: map[string]results.TriageRow{},
 		Expectations: map[string]results.Expectation{}, Warnings: p.Warnings,
 	}
+	at, err := p.places(opt)
+	if err != nil {
+		return nil, err
+	}
 	for i, name := range p.arms() {
 		a, _ := armOf(e, name)
-		arm := results.Arm{Position: i, Baseline: a.Baseline, Levers: map[string]results.Lever{}, Metrics: map[string]results.Metric{}}
+		arm := results.Arm{Position: i, Baseline: a.Baseline, Costs: a.Costs, Levers: map[string]results.Lever{}, Metrics: map[string]results.Metric{}}
 		for _, l := range a.Levers {
 			arm.Levers[l.Path] = results.Lever{From: l.From, To: l.To, Why: l.Why}
 		}
+		arm.Point, arm.Numbers = at[name].point, at[name].numbers
 		r.Arms[name] = arm
 	}
 	for name, v := range e.Arms[0].Numbers {
@@ -247,7 +255,7 @@ func execute(ctx context.Context, p *Plan, opt RunOptions, dir string, r *result
 		}
 	}
 	send(trial.Order{Type: "run", File: opt.File, Text: opt.Text, Profile: p.Experiment.Profile, Kernel: "host",
-		Set: opt.Set, Trials: p.Trials, Dir: abs, Hold: opt.Hold})
+		Traces: p.Experiment.Traces, Set: opt.Set, Trials: p.Trials, Dir: abs, Hold: opt.Hold})
 
 	ended := make(chan struct{})
 	defer close(ended)
@@ -342,6 +350,7 @@ func conclude(r *results.Run, p *Plan, dir string, cut error) error {
 		a.Summarise()
 		r.Arms[name] = a
 	}
+	r.FillFound()
 	r.Digest = results.Digest(all)
 	for name, ev := range r.Evidence {
 		for _, t := range r.Arms[ev.Arm].Trials {
@@ -456,4 +465,20 @@ func Redraw(root, what string) (*results.Run, string, error) {
 		return nil, "", fmt.Errorf("report: %w", err)
 	}
 	return r, dir, nil
+}
+
+// pairs is how many trials each arm has: as asked, or as the sheet says. A
+// sweep has its points, and one trial at each unless more are asked for.
+func pairs(asked int, e *sheet.Experiment, sweep bool) int {
+	switch {
+	case asked > 0:
+		return asked
+	case sweep:
+		return 1
+	}
+	n := 1
+	for _, a := range e.Arms {
+		n = max(n, a.Trial.Pairs)
+	}
+	return n
 }

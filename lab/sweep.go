@@ -1,12 +1,14 @@
 package lab
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"tcplab/lab/expr"
 	"tcplab/lab/sheet"
+	"tcplab/results"
 )
 
 // point is one combination of a sweep's values.
@@ -15,11 +17,21 @@ type point struct {
 	set  []string // PATH=VALUE
 }
 
-// points are all combinations of a sweep's values, the last axis fastest. A
-// sheet that sweeps nothing has one point without a name.
-func points(axes []sheet.SweepAxis) []point {
+// points are a sweep's points: all combinations of its axes' values, the last
+// axis fastest, or each axis by itself around the sheet's own values. A sheet
+// that sweeps nothing has one point without a name.
+func points(e *sheet.Experiment) []point {
 	all := []point{{}}
-	for _, x := range axes {
+	if e.Apart && len(e.Sweep) > 0 {
+		all = nil
+		for _, x := range e.Sweep {
+			for _, v := range x.Values {
+				all = append(all, point{name: x.Key + "=" + v, set: []string{x.Path + "=" + v}})
+			}
+		}
+		return all
+	}
+	for _, x := range e.Sweep {
 		var next []point
 		for _, p := range all {
 			for _, v := range x.Values {
@@ -31,6 +43,47 @@ func points(axes []sheet.SweepAxis) []point {
 		all = next
 	}
 	return all
+}
+
+// place is where on a sweep's axes an arm is, and the sheet's numbers there.
+type place struct {
+	point   []results.Coordinate
+	numbers map[string]results.Quantity
+}
+
+// places are those of all arms of a sweep, by their names in the record.
+func (p *Plan) places(opt RunOptions) (map[string]place, error) {
+	out := map[string]place{}
+	for _, pt := range p.points {
+		if pt.name == "" {
+			continue
+		}
+		e, err := sheet.Parse(opt.File, opt.Text, sheet.Options{Profile: p.Experiment.Profile, Kernel: p.how.ran.Kernel, Clock: p.how.ran.Clock,
+			Set: slices.Concat(opt.Set, pt.set), Only: opt.Only, Sweep: true})
+		if err != nil {
+			return nil, fmt.Errorf("the sweep's point %s: %w", pt.name, err)
+		}
+		var at []results.Coordinate
+		for _, s := range pt.set {
+			path, v, _ := strings.Cut(s, "=")
+			for _, x := range e.Sweep {
+				if x.Path == path {
+					at = append(at, results.Coordinate{Axis: x.Key, Value: v})
+				}
+			}
+		}
+		for _, a := range e.Arms {
+			numbers := map[string]results.Quantity{}
+			for name, v := range a.Numbers {
+				// Those with an owner are in the sheet.
+				if !v.Missing && !strings.Contains(name, ".") {
+					numbers[name] = results.Quantity{Value: v.V, Unit: v.Unit.String()}
+				}
+			}
+			out[pt.at(a.Name)] = place{at, numbers}
+		}
+	}
+	return out, nil
 }
 
 // at is the name that an arm has in the record at a point.
@@ -46,7 +99,7 @@ func armAt(e *sheet.Experiment, m sheet.Metric) string {
 	if len(m.Point) == 0 {
 		return m.Arm
 	}
-	for _, p := range points(e.Sweep) {
+	for _, p := range points(e) {
 		values := map[string]string{}
 		for _, s := range p.set {
 			path, v, _ := strings.Cut(s, "=")

@@ -27,6 +27,7 @@ type chart struct {
 	caption string // how to read it, and where the numbers are from
 	x, y    axis
 	bands   []band
+	bars    []bar
 	lines   []line
 	rules   []rule
 	columns []string   // of a table beside the figure
@@ -39,6 +40,15 @@ type band struct {
 	x, lo, hi []float64
 }
 
+// A bar lies along the x axis, from 0 to the value, with a thin continuation to
+// a second one, and its text above it.
+type bar struct {
+	look     int
+	at       float64 // its middle on the y axis; rows are 1 apart
+	to, more float64
+	text     string
+}
+
 // An axis of a chart. Zero limits are taken from the data.
 type axis struct {
 	label string
@@ -46,6 +56,13 @@ type axis struct {
 	zero  bool // starts at 0
 	min   float64
 	max   float64
+	ticks []tickMark // nil: at round numbers
+}
+
+// A tickMark is a tick at a value that was chosen, with its own text.
+type tickMark struct {
+	at   float64
+	text string
 }
 
 type axisKind int
@@ -57,9 +74,11 @@ const (
 	shares                     // 0…1 as per cent
 	percentile                 // 1/(1−q), log: the HdrHistogram axis
 	elapsed                    // seconds, linear, ticks in min, h or days
+	logNumbers                 // numbers as they are, log
+	barRows                    // of bars, which bear their names: no ticks
 )
 
-func (k axisKind) log() bool { return k == logTimes || k == percentile }
+func (k axisKind) log() bool { return k == logTimes || k == percentile || k == logNumbers }
 
 // A line is one series. Its look follows from the arm (colour, and dash or
 // marker) and from what it shows of that arm (kind).
@@ -186,6 +205,9 @@ func (c chart) head(dc vgdraw.Canvas, s size) vgdraw.Canvas {
 		dc = paragraph(dc, sty, c.title)
 		dc.Max.Y -= 6
 	}
+	if c.y.kind == barRows {
+		return dc // bars bear their names
+	}
 	dc = c.legend(dc, s)
 	dc = paragraph(dc, style(s, false, faint), c.y.label)
 	dc.Max.Y -= 2
@@ -205,6 +227,9 @@ func (c chart) draw(dc vgdraw.Canvas, s size) {
 	dc.SetColor(paper)
 	dc.Fill(dc.Rectangle.Path())
 	dc = c.head(vgdraw.Crop(dc, 6, -10, 6, -6), s)
+	if c.y.kind == barRows {
+		dc = vgdraw.Crop(dc, s.text, -s.text, 0, 0) // half of the first tick's label, and of the last one's
+	}
 
 	p := plot.New()
 	p.BackgroundColor = nil
@@ -219,6 +244,9 @@ func (c chart) draw(dc vgdraw.Canvas, s size) {
 	p.Add(g)
 	for _, b := range c.bands {
 		p.Add(b)
+	}
+	for _, b := range c.bars {
+		p.Add(drawnBar{b, style(s, false, ink)})
 	}
 	for _, r := range c.rules {
 		p.Add(r)
@@ -375,6 +403,28 @@ func (b band) Plot(dc vgdraw.Canvas, p *plot.Plot) {
 	dc.FillPolygon(color.NRGBA(c), dc.ClipPolygonXY(edge))
 }
 
+// drawnBar is a bar with the look of its text.
+type drawnBar struct {
+	bar
+	sty text.Style
+}
+
+func (b drawnBar) Plot(dc vgdraw.Canvas, p *plot.Plot) {
+	tx, ty := p.Transforms(&dc)
+	row := ty(1) - ty(0)
+	thick := min(row-b.sty.Font.Size*1.5, row/2)
+	bottom := ty(b.at) - row/2 + row/12
+	box := func(from, to float64, low, high vg.Length) []vg.Point {
+		return []vg.Point{{X: tx(from), Y: low}, {X: tx(to), Y: low}, {X: tx(to), Y: high}, {X: tx(from), Y: high}}
+	}
+	c := lookOf(b.look).colour
+	dc.FillPolygon(c, dc.ClipPolygonXY(box(0, b.to, bottom, bottom+thick)))
+	if b.more > b.to {
+		dc.FillPolygon(c, dc.ClipPolygonXY(box(b.to, b.more, bottom+thick*0.4, bottom+thick*0.6)))
+	}
+	dc.FillText(b.sty, vg.Point{X: tx(0) + 2, Y: bottom + thick + b.sty.Font.Size*0.3}, b.text)
+}
+
 func (r rule) Plot(dc vgdraw.Canvas, p *plot.Plot) {
 	tx, ty := p.Transforms(&dc)
 	if r.vertical {
@@ -411,6 +461,11 @@ func (c chart) limits(x bool) (lo, hi float64) {
 	for _, r := range c.rules {
 		if r.vertical == x {
 			take(r.at)
+		}
+	}
+	for _, b := range c.bars {
+		if x {
+			take(max(b.to, b.more))
 		}
 	}
 	for _, b := range c.bands {
@@ -469,6 +524,13 @@ func (a axis) apply(p *plot.Axis, s size, x bool) {
 		p.Scale = plot.LogScale{}
 	}
 	p.Tick.Marker = ticker{a.kind, want}
+	if a.ticks != nil {
+		var ts plot.ConstantTicks
+		for _, t := range a.ticks {
+			ts = append(ts, plot.Tick{Value: t.at, Label: t.text})
+		}
+		p.Tick.Marker = ts
+	}
 }
 
 // ticker places ticks at round numbers and writes them with their units.
@@ -480,6 +542,7 @@ type ticker struct {
 func (t ticker) Ticks(lo, hi float64) []plot.Tick {
 	var ts []plot.Tick
 	switch t.kind {
+	case barRows:
 	case percentile:
 		for _, q := range []string{"0", "50", "90", "99", "99.9", "99.99", "99.999"} {
 			var v float64
@@ -488,7 +551,7 @@ func (t ticker) Ticks(lo, hi float64) []plot.Tick {
 				ts = append(ts, plot.Tick{Value: x, Label: q + "%"})
 			}
 		}
-	case logTimes:
+	case logTimes, logNumbers:
 		steps := []float64{1}
 		if hi/lo < 300 {
 			steps = []float64{1, 2, 5}
@@ -503,6 +566,9 @@ func (t ticker) Ticks(lo, hi float64) []plot.Tick {
 				for _, s := range steps {
 					if s == m {
 						label = quantity(v, "s", 1)
+						if t.kind == logNumbers {
+							label = number(v, 1)
+						}
 					}
 				}
 				ts = append(ts, plot.Tick{Value: v, Label: label})

@@ -25,15 +25,32 @@ type builder struct {
 func (b builder) charts() []chart {
 	var cs []chart
 	for _, make := range []func() (chart, bool){
+		b.ladderCompleted, b.ladderLatency, b.staleBytes,
 		b.rtoChains, b.keepaliveChains, b.reconnects,
-		b.percentiles, b.throughput, b.latencyOverTime, b.queueDepth, b.handshakes, b.timeWait, b.connectTime, b.errors,
+		b.percentiles, b.throughput, b.latencyOverTime, b.queueDepth, b.handshakes, b.timeWait, b.closeWait, b.connectTime, b.errors,
 	} {
-		if c, ok := make(); ok {
+		if c, ok := make(); ok && !flatAtZero(c) {
 			b.timeAxis(&c)
 			cs = append(cs, c)
 		}
 	}
-	return cs
+	if swept := b.sweepCharts(); len(swept) > 0 {
+		return swept // its arms are points: over time they would be a thicket
+	}
+	return append(cs, b.flowSignals()...)
+}
+
+// flatAtZero tells that of what a chart shows nothing ever happened, in any arm:
+// there is nothing to look at.
+func flatAtZero(c chart) bool {
+	for _, l := range c.lines {
+		for _, y := range l.y {
+			if y != 0 {
+				return false
+			}
+		}
+	}
+	return len(c.lines) > 0
 }
 
 // label names a series by arm, and by owner where there are several.
@@ -54,7 +71,7 @@ func (b builder) percentiles() (chart, bool) {
 	lo, hi := math.Inf(1), 0.0
 	merged := 1
 	for _, m := range b.arms {
-		for _, p := range b.ps {
+		for _, p := range b.requesters() {
 			h := m.hist[p.name+".latency"]
 			if h == nil || h.TotalCount() == 0 {
 				continue
@@ -150,10 +167,16 @@ func (b builder) completedTitle() string {
 
 // handshakes: active opens per second, from the kernel's counter.
 func (b builder) handshakes() (chart, bool) {
+	if len(incarnationsOf(b.r)) > 0 {
+		return chart{}, false // two, whatever the arm
+	}
 	c := chart{
 		file: "handshakes",
 		x:    axis{label: sinceGo, zero: true},
 		y:    axis{label: "handshakes per second, from the kernel's counter", zero: true},
+	}
+	if b.onlyFlows() {
+		return c, false // one connection for the whole trial
 	}
 	several := 0
 	for _, h := range b.hs {
@@ -502,7 +525,7 @@ func (b builder) errors() (chart, bool) {
 // eachClient calls f for every arm and client that has the series.
 func (b builder) eachClient(series string, f func(measured, program, results.Series, line)) {
 	for _, m := range b.arms {
-		for _, p := range b.ps {
+		for _, p := range b.requesters() {
 			if s, ok := m.series[p.name+"."+series]; ok && len(s.T) > 1 {
 				f(m, p, s, line{label: label(m.name, p.name, len(b.ps) > 1), look: m.index})
 			}

@@ -114,7 +114,7 @@ func nounOf(metric string) string {
 		"latency.p50": "median latency", "latency.p99": "99th percentile of latency", "service.p50": "median service time",
 		"detect.time": "time to detect", "recover.time": "time to recover", "goodput": "goodput", "requests.failed": "failed requests",
 		"handshakes.count": "handshakes", "handshakes.rate": "handshakes per second", "cpu.request": "CPU per request",
-		"sockets.time_wait.max": "sockets in TIME-WAIT", "sockets.close_wait.max": "sockets in CLOSE-WAIT", "tcp.retransmits": "retransmissions",
+		"stale.bytes": "old bytes that were read", "sockets.time_wait.max": "sockets in TIME-WAIT", "sockets.close_wait.max": "sockets in CLOSE-WAIT", "tcp.retransmits": "retransmissions",
 	}[name]
 	if noun != "" && fault != "" {
 		noun += " " + fault

@@ -56,6 +56,7 @@ type pageData struct {
 	Arms                                        []pageArm
 	Few                                         bool // arms: their changes fit beside their values
 	Blocks                                      []pageBlock
+	Ladder                                      *pageLadder
 	Expectations                                []pageExpectation
 	Predictions                                 []pagePrediction
 	NoFigures                                   string
@@ -69,7 +70,8 @@ type pageData struct {
 	Trials                                      []pageTrial
 	LagHead                                     []string
 	Many                                        bool // trials: only those with something to say are open
-	Triage                                      []results.TriageRow
+	Triage                                      []triageRow
+	TriageFound                                 bool
 }
 
 type (
@@ -171,13 +173,14 @@ func (v view) html() ([]byte, error) {
 		CSS: template.CSS(pageCSS), Facts: pageFacts(v.facts), Reasons: v.reasons,
 		TopWarnings: v.warnings.top, TableWarnings: v.warnings.table,
 		Gaps: v.gaps, KernelSentence: v.kernelSentence(),
-		SheetSysctls: pageFacts(v.sheetSysctls), Pinned: pageFacts(v.pinned), Triage: v.triage,
+		SheetSysctls: pageFacts(v.sheetSysctls), Pinned: pageFacts(v.pinned), Triage: v.triage, TriageFound: triageFound(v.triage),
 	}
 	for _, a := range v.table.arms {
 		h := a.heading()
 		p.Arms = append(p.Arms, pageArm{h[0], h[1:]})
 	}
 	p.Few = len(p.Arms) <= 3
+	p.Ladder = v.fixes.page()
 	for _, b := range v.table.blocks {
 		pb := pageBlock{Title: b.title}
 		for _, r := range b.rows {

@@ -102,6 +102,7 @@ func (v view) markdown() []byte {
 	m.h(2, "Before and after")
 	v.markdownTable(&m)
 	m.warn(v.warnings.table)
+	v.markdownLadder(&m)
 
 	if len(v.expectations) > 0 {
 		m.h(2, "Expectations")
@@ -377,14 +378,7 @@ func (v view) markdownValidity(m *markdown) {
 			}
 		}
 	}
-	if len(v.triage) > 0 {
-		m.h(2, "What triage should find")
-		var rows [][]string
-		for _, t := range v.triage {
-			rows = append(rows, []string{codeText(t.Arm), codeText(t.On), cellText(t.At), cellText(t.Truth)})
-		}
-		m.table([]string{"arm", "on", "at", "truth"}, rows)
-	}
+	m.triage(v.triage)
 	if len(v.pinned) > 0 {
 		m.h(2, "Kernel settings of every host")
 		m.p("Pinned by the lab, as read back.")

@@ -75,7 +75,9 @@ func programs(r *results.Run) []program {
 		for _, a := range t.Agents {
 			if a.Role == "client" && !known[a.Name] {
 				known[a.Name] = true
-				ps = append(ps, program{a.Name, a.Host})
+				if a.Kind != "flood" { // it has no requests and no connections: nothing to put beside the others'
+					ps = append(ps, program{a.Name, a.Host})
+				}
 			}
 		}
 	}

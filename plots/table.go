@@ -83,6 +83,19 @@ var hostWants = []want{
 	{metric: "tcp.timeouts", label: "retransmission timeouts"},
 }
 
+// flowWants are the rows of a client that sends as fast as it can, which makes
+// no requests. What its host counts is its own count again.
+var flowWants = []want{
+	{metric: "goodput", label: "goodput", core: true, zero: true},
+	{metric: "tcp.rtt.p50", label: "round trip p50"},
+	{metric: "tcp.cwnd.p50", label: "congestion window p50"},
+	{metric: "tcp.resent", label: "segments sent again", zero: true},
+	{metric: "tcp.resent.share", label: "share sent again", zero: true},
+	{metric: "tcp.bbr.bandwidth.p50", label: "BBR's bandwidth p50"},
+	{metric: "tcp.bbr.minrtt.min", label: "BBR's round trip, least"},
+	{metric: "errors.*", label: ""},
+}
+
 // otherWants are the rows of hosts without a client: only what is not zero
 // somewhere.
 var otherWants = []want{
@@ -96,6 +109,9 @@ var otherWants = []want{
 // newTable picks the rows: those of every report, and those of metrics that
 // the experiment's expectations and predictions speak of.
 func newTable(r *results.Run) table {
+	if t, ok := sweepTable(r); ok {
+		return t
+	}
 	names := armNames(r)
 	var t table
 	for _, n := range names {
@@ -111,6 +127,8 @@ func newTable(r *results.Run) table {
 	spoken := spokenOf(r)
 	used := map[string]bool{}
 	hostDone := map[string]bool{}
+	flows, reborn := flowsOf(r), incarnationsOf(r)
+	onlyFlows := len(flows) == len(ps)
 	for _, p := range ps {
 		b := block{}
 		if len(ps) > 1 {
@@ -120,7 +138,16 @@ func newTable(r *results.Run) table {
 			}
 		}
 		// A user's own program that writes no events has no row of dashes.
-		b.rows = t.add(b.rows, r, p.name, wants, "", !silent(r, p.name), used)
+		if flows[p.name] {
+			b.rows = t.add(b.rows, r, p.name, flowWants, "", true, used)
+			for _, w := range hostWants {
+				used[p.host+"."+w.metric] = used[p.host+"."+w.metric] || onlyFlows
+			}
+		} else if reborn[p.name] {
+			b.rows = t.addIncarnations(b.rows, r, p.name, used)
+		} else {
+			b.rows = t.add(b.rows, r, p.name, wants, "", !silent(r, p.name), used)
+		}
 		if p.host != "" && !hostDone[p.host] {
 			hostDone[p.host] = true
 			b.rows = t.add(b.rows, r, p.host, hostWants, "", true, used)
@@ -190,10 +217,18 @@ func labelOf(metric string) string {
 // rare rows are shown only where the experiment speaks of them.
 var rare = []want{
 	{metric: "opens", label: "opens, the client's count"},
+	{metric: "requests.offered", label: "requests offered"},
+	{metric: "failure.max", label: "time to fail, longest"},
+	{metric: "latency.max", label: "latency, longest"},
+	{metric: "syns.sent", label: "SYNs of the flood"},
+	{metric: "tcp.wscale", label: "window scaling"},
+	{metric: "tcp.sack", label: "SACK"},
+	{metric: "tcp.timestamps", label: "timestamps"},
 	{metric: "first_syns", label: "first SYNs"},
 	{metric: "retransmitted_syns", label: "SYNs sent again"},
 	{metric: "time_wait.growth", label: "TIME-WAIT, growth"},
 	{metric: "lost", label: "lost on the wire"},
+	{metric: "queue_dropped", label: "dropped at the queue"},
 	{metric: "queue.depth.max", label: "queue, longest"},
 	{metric: "written", label: "bytes that write() took"},
 	{metric: "believed", label: "bytes believed delivered"},
@@ -429,8 +464,12 @@ func (c column) heading() []string {
 const terminal = 80
 
 // Table is the before/after table for a terminal: the baseline first, then
-// every arm with its change against it.
+// every arm with its change against it. Of a run whose arms say what they cost
+// it is what each bought at which price; the report has both.
 func Table(r *results.Run) string {
+	if l, ok := newFixLadder(r); ok {
+		return l.terminal()
+	}
 	t := newTable(r)
 	if len(t.arms) == 0 {
 		return "no arm was measured\n"
@@ -498,15 +537,28 @@ func Table(r *results.Run) string {
 	}
 	parts = append(parts, part)
 
+	// A client that only other arms have has no rows in a part.
+	silent := func(l line, part []int) bool {
+		return len(parts) > 1 && len(t.blocks) > 1 && !l.title && !l.rule && !slices.ContainsFunc(part, func(c int) bool { return l.cells[c] != none })
+	}
 	var out strings.Builder
 	for i, part := range parts {
 		if i > 0 {
 			out.WriteString("\n")
 		}
-		for _, l := range lines {
+		for j, l := range lines {
 			var s string
 			switch {
+			case silent(l, part):
+				continue
 			case l.title:
+				rest := lines[j+1:]
+				if n := slices.IndexFunc(rest, func(l line) bool { return l.title }); n >= 0 {
+					rest = rest[:n]
+				}
+				if !slices.ContainsFunc(rest, func(l line) bool { return !silent(l, part) }) {
+					continue
+				}
 				s = l.cells[0]
 			case l.rule:
 				n := widths[0]

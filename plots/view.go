@@ -16,6 +16,7 @@ type view struct {
 	askedRan string
 	facts    []fact // digest, seeds, command, environment
 	table    table
+	fixes    *fixLadder // nil where no arm says what it costs
 
 	expectations []expectationRow
 	predictions  []predictionRow
@@ -26,7 +27,7 @@ type view struct {
 	sheetSysctls []fact     // the sheet's own, the same in every arm
 	trials       []trialView
 	pinned       []fact
-	triage       []results.TriageRow
+	triage       []triageRow
 	gaps         []string
 	warnings     warnings
 	notes        string
@@ -96,6 +97,9 @@ type wireRow struct {
 func newView(r *results.Run, notes string) view {
 	v := view{run: r, verdict: string(r.Verdict), askedRan: askedRan(r), table: newTable(r), notes: notes}
 	v.warnings = placed(r)
+	if l, ok := newFixLadder(r); ok {
+		v.fixes = &l
+	}
 	v.title = headline(r)
 	v.reasons = reasons(r)
 	v.facts = facts(r)
@@ -124,7 +128,7 @@ func newView(r *results.Run, notes string) view {
 		v.pinned = append(v.pinned, fact{k, oneLine(r.Environment.Sysctls[k])})
 	}
 	for _, n := range byPosition(r.Triage, func(t results.TriageRow) int { return t.Position }) {
-		v.triage = append(v.triage, r.Triage[n])
+		v.triage = append(v.triage, newTriageRow(r, r.Triage[n]))
 	}
 	return v
 }
@@ -133,6 +137,11 @@ func newView(r *results.Run, notes string) view {
 // else why there is none. The finding is about the first metric that the
 // expectations compare and that an arm changes.
 func headline(r *results.Run) string {
+	if ss := sweeps(r); len(ss) > 0 && r.Verdict == results.Pass {
+		if c, ok := ss[0].chart(); ok {
+			return r.Experiment + ": " + c.title
+		}
+	}
 	if r.Verdict == results.Pass {
 		ps, hs := programs(r), hosts(r)
 		metrics := []string{}
@@ -432,7 +441,14 @@ func newWireView(w results.Wire) wireView {
 		}
 		parts = append(parts, "delay error "+strings.Join(es, ", "))
 	}
-	if w.SharedFates != nil {
+	random := false
+	for _, d := range w.Directions {
+		random = random || d["lost"]+d["duplicated"]+d["corrupted"]+d["reordered"] > 0
+	}
+	switch {
+	case w.Fates == "unpaired" && random:
+		parts = append(parts, "same loss rate, other packets: each arm's fates are drawn by themselves, in order of arrival")
+	case w.SharedFates != nil:
 		s := number(100**w.SharedFates, 3) + "% of its packets have a key that the baseline has too: "
 		switch {
 		case w.Fates == "by-time":

@@ -64,6 +64,17 @@ var scalars = []MetricInfo{
 	{Name: "acknowledged", Unit: "B", Owner: OwnerClient, About: "bytes of messages that the server's application said it has read, over the whole trial; of bulk with `acks`", NeedsEvents: true},
 	{Name: "believed", Unit: "B", Owner: OwnerClient, About: "bytes of messages that write() accepted and no server's application read, over the whole trial; of bulk", NeedsEvents: true},
 	{Name: "believed.time", Unit: "s", Owner: OwnerClient, About: "from a fault until write() first takes nothing more, or fails: how long messages are believed to be delivered; of bulk at a rate", NeedsEvents: true, AtFault: true},
+	{Name: "syns.sent", Unit: "1", Owner: OwnerClient, About: "SYNs that a flooder sent", NeedsEvents: true},
+	{Name: "incarnation.bytes", Unit: "B", Owner: OwnerClient, About: "bytes that the first of two connections with the same ports moved each way; of incarnations", NeedsEvents: true},
+	{Name: "incarnation.rate", Unit: "bit/s", Owner: OwnerClient, About: "how fast it moved them, each way", NeedsEvents: true},
+	{Name: "incarnation.connect", Unit: "s", Owner: OwnerClient, About: "how long connect() of the second one took, until it was established or failed", NeedsEvents: true},
+	{Name: "incarnation.behind", Unit: "B", Owner: OwnerClient, About: "how far the second one begins behind the first one's last segment, read from the kernel; below 0 it begins beyond it", NeedsEvents: true},
+	{Name: "incarnation.written", Unit: "B", Owner: OwnerClient, About: "bytes that the second one wrote", NeedsEvents: true},
+	{Name: "incarnation.read", Unit: "B", Owner: OwnerServer, About: "bytes that the server's application read in it"},
+	{Name: "stale.bytes", Unit: "B", Owner: OwnerServer, About: "bytes of an earlier connection that the application read in a later one, over the whole trial"},
+	{Name: "descriptors.max", Unit: "1", Owner: OwnerServer, About: "most descriptors that the server's process had open at once"},
+	{Name: "accept.failed", Unit: "1", Owner: OwnerServer, About: "calls of accept() that failed, over the whole trial"},
+	{Name: "accept.failed.time", Unit: "s", Owner: OwnerServer, About: "from go to the first call of accept() that failed"},
 	{Name: "received", Unit: "B", Owner: OwnerServer, About: "bytes of messages that the application read, over the whole trial; of a sink"},
 	{Name: "reconnects.count", Unit: "1", Owner: OwnerClient, About: "kept connections that were opened after the first one", NeedsEvents: true},
 	{Name: "reconnects.interval", Unit: "s", Owner: OwnerClient, About: "mean time between two reconnects", NeedsEvents: true},
@@ -81,6 +92,7 @@ var scalars = []MetricInfo{
 	{Name: "sockets.fin_wait1.max", Unit: "1", Owner: OwnerHost, About: "most FIN-WAIT-1 sockets at once, from inet_diag: closed by their program, with something that the peer has not acknowledged"},
 	{Name: "sockets.fin_wait1.time", Unit: "s", Owner: OwnerHost, About: "from the first FIN-WAIT-1 socket that was seen to the last, from inet_diag"},
 	{Name: "sockets.syn_recv.max", Unit: "1", Owner: OwnerHost, About: "most SYN-RECV sockets at once, from inet_diag"},
+	{Name: "accept.queue.max", Unit: "1", Owner: OwnerHost, About: "most connections that waited to be accepted, over the host's listeners, from inet_diag"},
 	{Name: "ports.used.max", Unit: "share", Owner: OwnerHost, About: "largest share of the ephemeral range used towards one destination, from inet_diag"},
 	{Name: "time_wait.growth", Unit: "1", Owner: OwnerHost, About: "TIME-WAIT sockets at the end of the window less those at its start, from sockstat"},
 	{Name: "conntrack.entries.max", Unit: "1", Owner: OwnerHost, About: "most flows that a router tracked at once"},
@@ -110,9 +122,19 @@ var scalars = []MetricInfo{
 	{Name: "keepalive.steps", Unit: "1", Owner: OwnerHost, About: "keepalive probes in the longest chain without an answer, from the capture"},
 	{Name: "keepalive.first", Unit: "s", Owner: OwnerHost, About: "silence before the first probe of that chain"},
 	{Name: "keepalive.beyond", Unit: "1", Owner: OwnerHost, About: "probes of that chain that came outside of idle time or interval plus one granule of the timer wheel; 0 is as predicted"},
-	{Name: "tcp.cwnd.p50", Unit: "1", Owner: OwnerHost, About: "median congestion window over samples, segments, from tcp_info"},
-	{Name: "tcp.ssthresh.p50", Unit: "1", Owner: OwnerHost, About: "median slow start threshold over samples, segments, from tcp_info"},
-	{Name: "tcp.rtt.p50", Unit: "s", Owner: OwnerHost, About: "median smoothed round-trip time over samples, from tcp_info"},
+	{Name: "tcp.cwnd.p50", Unit: "1", Owner: OwnerClient, About: "median congestion window of a client's connections over the window's samples, segments, from tcp_info"},
+	{Name: "tcp.ssthresh.p50", Unit: "1", Owner: OwnerClient, About: "median slow start threshold, segments, from tcp_info; samples before the first loss have none"},
+	{Name: "tcp.rtt.p50", Unit: "s", Owner: OwnerClient, About: "median smoothed round-trip time, from tcp_info"},
+	{Name: "tcp.minrtt.min", Unit: "s", Owner: OwnerClient, About: "smallest round-trip time that TCP took, from tcp_info"},
+	{Name: "tcp.pacing.p50", Unit: "bit/s", Owner: OwnerClient, About: "median pacing rate, from tcp_info"},
+	{Name: "tcp.delivery.p50", Unit: "bit/s", Owner: OwnerClient, About: "median delivery rate, from tcp_info; samples that the application limited are left out"},
+	{Name: "tcp.bbr.bandwidth.p50", Unit: "bit/s", Owner: OwnerClient, About: "median bandwidth that BBR believes in, from its tcp_bbr_info"},
+	{Name: "tcp.bbr.minrtt.min", Unit: "s", Owner: OwnerClient, About: "smallest round trip that BBR believed in, from its tcp_bbr_info"},
+	{Name: "tcp.resent", Unit: "1", Owner: OwnerClient, About: "segments that a client's connections sent again, over the whole trial, from tcp_info"},
+	{Name: "tcp.resent.share", Unit: "share", Owner: OwnerClient, About: "share of the data segments that a client's connections sent which were sent again, from tcp_info"},
+	{Name: "tcp.wscale", Unit: "1", Owner: OwnerClient, About: "1 where a client's connections agreed on window scaling, 0 where not, the mean where they differ, from tcp_info"},
+	{Name: "tcp.sack", Unit: "1", Owner: OwnerClient, About: "1 where they agreed on selective acknowledgements, from tcp_info"},
+	{Name: "tcp.timestamps", Unit: "1", Owner: OwnerClient, About: "1 where they agreed on timestamps, from tcp_info"},
 
 	{Name: "cpu.client", Unit: "1", Owner: OwnerClient, About: "CPU seconds per wall second of a client process", RealClock: true},
 	{Name: "cpu.server", Unit: "1", Owner: OwnerServer, About: "CPU seconds per wall second of a server process", RealClock: true},
@@ -127,12 +149,14 @@ var scalars = []MetricInfo{
 	{Name: "reordered", Unit: "1", Owner: OwnerLink, About: "frames delivered out of order on purpose"},
 	{Name: "duplicated", Unit: "1", Owner: OwnerLink, About: "frames delivered twice on purpose"},
 	{Name: "corrupted", Unit: "1", Owner: OwnerLink, About: "frames with a bit flipped"},
+	{Name: "held", Unit: "1", Owner: OwnerLink, About: "frames that a fault held"},
+	{Name: "released", Unit: "1", Owner: OwnerLink, About: "held frames that went on"},
 	{Name: "first_syns", Unit: "1", Owner: OwnerLink, About: "SYNs that open a flow"},
 	{Name: "retransmitted_syns", Unit: "1", Owner: OwnerLink, About: "SYNs sent again for the same flow"},
 }
 
-// Metric looks a metric's name up. It knows errors.CLASS and snmp.COUNTER for
-// any CLASS and COUNTER.
+// Metric looks a metric's name up. It knows errors.CLASS, first.CLASS and
+// snmp.COUNTER for any CLASS and COUNTER.
 func LookupMetric(name string) (MetricInfo, bool) {
 	for _, m := range scalars {
 		if m.Name == name {
@@ -141,6 +165,9 @@ func LookupMetric(name string) (MetricInfo, bool) {
 	}
 	if class, ok := strings.CutPrefix(name, "errors."); ok && class != "" {
 		return MetricInfo{Name: name, Unit: "1", Owner: OwnerClient, About: "failed requests of class " + class, NeedsEvents: true}, true
+	}
+	if class, ok := strings.CutPrefix(name, "first."); ok && class != "" {
+		return MetricInfo{Name: name, Unit: "s", Owner: OwnerClient, About: "from go to the first failed request of class " + class, NeedsEvents: true}, true
 	}
 	if c, ok := strings.CutPrefix(name, "snmp."); ok && c != "" {
 		return MetricInfo{Name: name, Unit: "1", Owner: OwnerHost, About: "growth of the kernel's counter " + c}, true

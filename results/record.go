@@ -147,6 +147,23 @@ type TriageRow struct {
 	On       string `json:"on"`
 	At       string `json:"at"`
 	Truth    string `json:"truth"`
+	// Found are the causes that triage named in this arm's trials, the first
+	// one of each; "nothing" where it was silent. Empty: it did not run.
+	Found []string `json:"found,omitempty"`
+}
+
+// Diagnosis is what triage said of a host in a trial.
+type Diagnosis struct {
+	On       string    `json:"on"`
+	At       float64   `json:"at"` // s since go
+	Findings []Finding `json:"findings"`
+}
+
+// Finding is one cause that triage named, the most pressing one first.
+type Finding struct {
+	Cause    string `json:"cause"` // "time-wait-exhaustion"
+	Text     string `json:"text"`  // what was seen, in a sentence with its numbers
+	Evidence string `json:"evidence,omitempty"`
 }
 
 // Warning is a doubt that travels beside the numbers it concerns.
@@ -157,12 +174,23 @@ type Warning struct {
 
 // Arm is one configuration under test, over all its trials.
 type Arm struct {
-	Position    int               `json:"position"`
-	Baseline    bool              `json:"baseline"`
-	Levers      map[string]Lever  `json:"levers"`
-	Unsupported string            `json:"unsupported,omitempty"` // what the kernel lacks; no trials then
-	Metrics     map[string]Metric `json:"metrics"`               // OWNER.METRIC → value over trials
-	Trials      []Trial           `json:"trials"`
+	Position    int              `json:"position"`
+	Baseline    bool             `json:"baseline"`
+	Levers      map[string]Lever `json:"levers"`
+	Unsupported string           `json:"unsupported,omitempty"` // what the kernel lacks; no trials then
+	Costs       string           `json:"costs,omitempty"`       // what its lever costs, in the sheet's words
+	// Point is where on a sweep's axes it is, and Numbers are the sheet's own
+	// names with their values there (loss, rtt …); absent without a sweep.
+	Point   []Coordinate        `json:"point,omitempty"`
+	Numbers map[string]Quantity `json:"numbers,omitempty"`
+	Metrics map[string]Metric   `json:"metrics"` // OWNER.METRIC → value over trials
+	Trials  []Trial             `json:"trials"`
+}
+
+// Coordinate is a value on one axis of a sweep.
+type Coordinate struct {
+	Axis  string `json:"axis"`  // what ARM[AXIS=VALUE] calls it
+	Value string `json:"value"` // as the sheet has it
 }
 
 // Lever is one thing that an arm changes, from the baseline's value.
@@ -206,6 +234,7 @@ type Trial struct {
 	Ladders  map[string]Ladder   `json:"ladders,omitempty"` // evidence name → the packets to draw
 	Chains   []Chain             `json:"chains,omitempty"`  // what timers sent into a silence, from the capture
 	Faults   []Fault             `json:"faults,omitempty"`
+	Triage   []Diagnosis         `json:"triage,omitempty"` // what triage said at the moments that the sheet names
 	Warnings []Warning           `json:"warnings,omitempty"`
 }
 

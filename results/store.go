@@ -358,3 +358,17 @@ func Digest(trials []Trial) string {
 	s := sha256.Sum256(b.Bytes())
 	return "sha256:" + hex.EncodeToString(s[:])
 }
+
+// All lists the folders of all records below root: those of runs that ended.
+func All(root string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(root, "*", "*", "run.json"))
+	var out []string
+	for _, f := range files {
+		dir := filepath.Dir(f)
+		if info, err := os.Lstat(dir); err != nil || !info.IsDir() || strings.HasSuffix(dir, partial) {
+			continue // latest is a link
+		}
+		out = append(out, dir)
+	}
+	return out, err
+}

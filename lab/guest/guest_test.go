@@ -197,6 +197,9 @@ func TestFolderThatCannotHoldTheMemoryIsNamedWithTheReason(t *testing.T) {
 
 func TestFolderMountedNoexecIsPassedOver(t *testing.T) {
 	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("CI runs as root")
+		}
 		t.Skip("only root can mount one")
 	}
 	dir, why := t.TempDir(), make(chan string)

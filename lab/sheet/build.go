@@ -141,7 +141,7 @@ func (b *builder) arm(built builtArm) {
 		return
 	}
 	a := decodeArm(tree)
-	a.Name, a.Baseline = src.name, src.baseline
+	a.Name, a.Baseline, a.Costs = src.name, src.baseline, src.costs
 	a.Needs = b.needs(src)
 	if len(a.Kernel) > 0 && !contains(a.Needs, "guest") {
 		a.Needs = append(a.Needs, "guest")
@@ -199,6 +199,7 @@ func (b *builder) finish() {
 		e.Writeup = w.word()
 	}
 	b.sweep(f.get("sweep"))
+	e.Apart = f.text("vary") == "apart"
 	b.levers()
 	b.judged(f)
 	if n := f.get("gate"); n != nil {
@@ -284,6 +285,12 @@ func changes(path []string, base, target *node, out *[]Lever) {
 		return
 	}
 	path = path[:len(path):len(path)]
+	if (base == nil || target == nil) && len(path) == 2 {
+		// A host, a program, a fault as a whole: that it comes or goes is one
+		// change, however many keys it has.
+		*out = append(*out, Lever{Path: formatPath(path), From: flowOr(base), To: flowOr(target)})
+		return
+	}
 	if b, t := isMap(base), isMap(target); (b || base == nil) && (t || target == nil) && len(path) < maxDepth {
 		keys := base.names()
 		for _, k := range target.names() {
@@ -397,7 +404,16 @@ func (b *builder) whyFor(arm, path, have string) string {
 	keys, _ := splitPath(path)
 	best := -1
 	for _, w := range b.whys {
-		if w.arm != "" && w.arm != arm || len(w.path) > len(keys) {
+		if w.arm != "" && w.arm != arm {
+			continue
+		}
+		if len(w.path) > len(keys) {
+			if len(keys) == 2 && slices.Equal(w.path[:2], keys) { // a line about one key of what came or went as a whole
+				w.used, b.s.whyUsed[w.at].used = true, true
+				if have == "" {
+					have = w.text
+				}
+			}
 			continue
 		}
 		match := true

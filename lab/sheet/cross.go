@@ -296,11 +296,42 @@ func (x crossing) link(l *Link) {
 			x.add(at("reorder"), "add `delay: 5ms`, or write `reorder: {share: 1%, by: 5ms}`", "frames that skip a delay of 0 overtake nothing")
 		}
 	}
-	if w.get("kind").word() == "netem" {
+	if k := w.get("kind").word(); k == "netem" || k == "kernel" {
+		x.netem(l, w)
 		if f := w.get("fates"); f != nil && f.text != "unpaired" {
 			x.add(f.at, "write `fates: unpaired`, or `kind: userspace`", "netem draws its own fates, so they cannot be paired")
 		} else if f == nil {
 			l.Wire.Fates = "unpaired"
+		}
+	}
+}
+
+// netem refuses what the kernel's own queueing discipline cannot do, wherever
+// the sheet would run: `kind: kernel` may be netem.
+func (x crossing) netem(l *Link, w *node) {
+	for _, host := range []string{l.A, l.B} {
+		d := l.Wire.To[host]
+		for _, c := range []struct {
+			key, why string
+			asked    bool
+		}{
+			{"mtu", "netem has no MTU", d.MTU > 0},
+			{"jitter", "netem's jitter reorders frames", d.Jitter > 0},
+			{"reorder", "netem cannot hold a frame back", d.ReorderBy > 0},
+		} {
+			at := w.place(c.key)
+			if w.get("towards", host, c.key) != nil {
+				at = w.place("towards", host, c.key)
+			}
+			if c.asked {
+				x.add(at, "leave it out, or write `kind: userspace`", "%s", c.why)
+				return
+			}
+		}
+	}
+	for _, f := range x.a.Faults {
+		if f.On == l.Name && x.a.host(f.On) == nil && x.a.client(f.On) == nil && x.a.server(f.On) == nil {
+			x.add(x.key("faults", f.Name), "write `kind: userspace`", "netem cannot decide a fault by a frame's arrival, and the link `%s` asks for it", l.Name)
 		}
 	}
 }

@@ -1,7 +1,10 @@
 package sheet
 
 import (
+	"fmt"
 	"strings"
+
+	"tcplab/workloads"
 )
 
 // speaks tells whether a kind of client can talk to a kind of server.
@@ -9,7 +12,7 @@ func speaks(client, server string) bool {
 	switch {
 	case client == server, client == "exec", server == "exec", client == "flood":
 		return true
-	case client == "bulk":
+	case client == "bulk", client == "incarnations":
 		return server == "sink"
 	case client == "http":
 		return server == "service"
@@ -33,9 +36,11 @@ func (x crossing) client(c *Client) {
 		return
 	}
 	if c.Kind == "flood" {
-		if w := n.get("workload"); w != nil {
-			x.add(x.key(path("workload")...), "write `rate`, `packets` and `for` of the client", "a flooder has no workload")
-		}
+		x.flood(c, n, path)
+		return
+	}
+	if c.Kind == "incarnations" {
+		x.incarnations(c, n, path)
 		return
 	}
 	if c.Exec != nil {
@@ -143,14 +148,84 @@ func (x crossing) workload(c *Client, n *node, path func(...string) []string) {
 		x.add(key("think"), "leave `rate` out, or `think`", "`think` belongs to the closed loop: with a rate, the schedule says when to send")
 	case has("again") && c.Workload.Arrivals != "closed":
 		x.add(key("again"), "leave `rate` out, or `again`", "`again` belongs to the closed loop: with a rate, the schedule says when to send")
-	case has("trace") && (has("rate") || has("think")):
-		x.add(key("trace"), "leave the others out", "a trace says itself when each request begins")
 	}
+	x.writes(c, n, path)
 	if k := kindOf(RoleWorkload, c.Workload.Kind); k != nil && c.Exec == nil {
 		if want := usualWorkloads[c.Kind]; want != "" && want != k.Name && !(c.Kind == "mqtt" && k.Name == "requests") {
 			x.add(key("kind"), "write `kind: "+want+"`", "client kind %s does not offer workload kind %s", c.Kind, k.Name)
 		}
 	}
+}
+
+// ofTrace are the keys of a workload that its trace has said.
+var ofTrace = []string{"rate", "rate_to", "arrivals", "connections", "size", "response", "think", "again", "parts", "gap"}
+
+// writes checks requests of several writes: what says their lengths and times,
+// and who sends them.
+func (x crossing) writes(c *Client, n *node, path func(...string) []string) {
+	w := n.get("workload")
+	key := func(k string) pos { return x.key(path("workload", k)...) }
+	trace, parts := w.get("trace"), c.Workload.parts()
+	if c.Workload.Kind != "writes" {
+		if send := n.get("send"); send != nil && send.text != "parts" {
+			x.add(x.key(path("send")...), "write `workload: {kind: writes}`", "`send` is how several writes are made, and a request of workload kind %s is one", c.Workload.Kind)
+		}
+		if trace != nil {
+			x.add(key("trace"), "write `kind: writes`", "a trace is of workload kind writes, not %s", c.Workload.Kind)
+		}
+		return
+	}
+	if c.Exec == nil && c.Kind != "echo" {
+		x.add(key("kind"), "let the server be of kind echo", "client kind %s does not offer workload kind writes", c.Kind)
+	}
+	if c.Exec == nil && c.Reuse != "pool" {
+		x.add(x.key(path("workload")...), "write `reuse: pool` for the client", "workload kind writes is for kept connections, and `reuse` is %s", c.Reuse)
+	}
+	for _, k := range [][]string{{"awaits"}, {"heartbeat"}, {"pool", "idle"}} {
+		if v := n.get(k...); v != nil && v.text != "0" {
+			x.add(x.key(path(k...)...), "leave it out", "`%s` is not of workload kind writes, whose connections are open from the start to the end and carry nothing else", formatPath(k))
+		}
+	}
+	switch {
+	case trace == nil && len(parts) == 0:
+		x.add(key("kind"), "add `trace: FILE` or `parts: [100B, 900B]`", "workload kind writes needs a `trace`, or the length of each write")
+	case trace != nil:
+		keys := concat(workloadKeys, kindKeys(RoleWorkload, "writes"))
+		for _, k := range ofTrace {
+			// A default is spelled out where another arm has the key.
+			if v := w.get(k); v != nil && v.text != findKey(keys, k).Default {
+				x.add(key(k), "leave it out", "a trace says itself when each request begins, on which connection, and how long its writes are: `%s` is one too many", k)
+			}
+		}
+		if n.get("pool", "size") != nil {
+			x.add(x.key(path("pool", "size")...), "leave it out", "the trace says how many connections there are")
+		}
+	default:
+		total := 0
+		for _, v := range parts {
+			if total += v; v < 1 {
+				x.add(key("parts"), "write 1B or more", "a write of nothing")
+			}
+		}
+		if total < workloads.MinRequest {
+			x.add(key("parts"), fmt.Sprintf("write %dB or more", workloads.MinRequest), "parts of %d bytes together, and the lab's own protocol has a header", total)
+		}
+		if w.get("size") != nil {
+			x.add(key("size"), "leave it out", "`parts` say how long a request is")
+		}
+	}
+}
+
+// parts are the lengths of a request's writes, in bytes.
+func (w Workload) parts() []int {
+	list, _ := w.Extra["parts"].([]any)
+	var out []int
+	for _, v := range list {
+		if n, ok := v.(int); ok {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // pool checks that the machine's ports suffice for what is asked.
@@ -293,6 +368,9 @@ func (x crossing) faultOfLink(f *Fault, n *node, path func(...string) []string) 
 		}
 		if (f.Do == "drop-once" || f.Do == "drop") && n.get("match") == nil {
 			x.add(x.key(path()...), "add `match: {flags: SA, nth: 1}`", "`%s` needs `match`: which frame", f.Do)
+		}
+		if f.Do == "hold" {
+			x.hold(f, n, path)
 		}
 		if f.Do == "set" && n.get("match") != nil {
 			x.add(x.key(path("match")...), "leave it out", "`set` is for all frames")

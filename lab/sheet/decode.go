@@ -291,7 +291,7 @@ func decodeClient(e entry) Client {
 }
 
 // usualWorkloads are what a kind of client offers unless the sheet says.
-var usualWorkloads = map[string]string{"mqtt": "publish", "bulk": "bulk", "flood": ""}
+var usualWorkloads = map[string]string{"mqtt": "publish", "bulk": "bulk", "flood": "", "incarnations": ""}
 
 func decodeWorkload(f fields, client string) Workload {
 	kind, silent := usualWorkloads[client]
@@ -317,6 +317,14 @@ func decodeWorkload(f fields, client string) Workload {
 		}
 	}
 	w.Extra = kindExtra(RoleWorkload, w.Kind, f)
+	if t := w.Recorded(); t != nil {
+		w.Arrivals, w.Connections, w.Size = "", t.Connections(), 0
+	} else if parts := w.parts(); parts != nil {
+		w.Size = 0
+		for _, n := range parts {
+			w.Size += n
+		}
+	}
 	return w
 }
 
@@ -401,7 +409,7 @@ func decodeFault(e entry) Fault {
 	if m := f.get("match"); m != nil {
 		mf := f.sub("match")
 		out.Match = map[string]string{}
-		for _, k := range []string{"flow", "flags", "nth"} {
+		for _, k := range []string{"flow", "flags", "nth", "tos"} {
 			if v := mf.text(k); v != "" {
 				out.Match[k] = v
 			}

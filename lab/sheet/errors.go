@@ -126,7 +126,9 @@ func (p *problems) err() error {
 	for _, pr := range list {
 		e := &Error{File: p.file, Line: pr.at.line, Col: pr.at.col, Msg: pr.msg, Advice: pr.advice}
 		if pr.at.src != "" {
-			e.File, e.Line, e.Col = pr.at.src, 0, 0
+			if e.File = pr.at.src; e.Line == 0 { // of the command line; a trace has lines
+				e.Col = 0
+			}
 		}
 		if in := p.scope(p.seen[pr]); in != "" {
 			e.Msg += " (" + in + ")"

@@ -7,7 +7,7 @@ import (
 )
 
 func (b *builder) catalogue() catalogue {
-	c := catalogue{sweep: b.e.Sweep, virtual: b.e.Clock == "virtual"}
+	c := catalogue{sweep: b.e.Sweep, apart: b.e.Apart, virtual: b.e.Clock == "virtual"}
 	for i := range b.arms {
 		c.arms = append(c.arms, &b.arms[i].arm)
 	}

@@ -1,6 +1,10 @@
 package sheet
 
-import "slices"
+import (
+	"slices"
+
+	"tcplab/results"
+)
 
 // The grammar's tables. A key that is not here does not exist; a key that is
 // here is decoded (a test holds the tables against the decoder), is in the JSON
@@ -108,7 +112,7 @@ var directionKeys = []Key{
 }
 
 var wireKeys = append([]Key{
-	word("kind", "which implementation", "auto", "userspace", "netem").by("auto: netem for pure delay and rate where the kernel has it, else userspace"),
+	word("kind", "which implementation", "auto", "userspace", "netem", "kernel").by("auto: netem for pure delay and rate where the kernel has it, else userspace; `kernel` is netem wherever the kernel has it, random impairments too"),
 	word("fates", "how packets' fates are paired between arms", "by-byte", "by-time", "unpaired").by("by-byte; unpaired with netem, which draws its own"),
 }, append(directionKeys[:len(directionKeys):len(directionKeys)],
 	free("towards", "one direction's own values, by the host that the frames go to", fixed("", "", directionKeys...)).like("{lb: {delay: 2ms}}"))...)
@@ -143,7 +147,7 @@ var workloadKeys = []Key{
 	size("response", "length of an answer that is asked for").by("as the server has it").like("1KiB"),
 	duration("think", "pause between an answer and the next request, in the closed loop").by("0").like("10ms"),
 	duration("again", "pause after a failed request instead, in the closed loop").by("`think`").like("1s"),
-	text("trace", "file with one request a line: seconds since go, bytes").like("trace.csv"),
+	text("trace", "a recorded trace of sends, replayed as it was, again and again where the trial is longer: a file beside the sheet that `tcplab record-trace` wrote, one of the lab's own, or the trace itself; of workload kind writes").like("sends.trace"),
 }
 
 var clientKeys = []Key{
@@ -206,7 +210,8 @@ var faultKeys = []Key{
 	fixed("match", "which frames only",
 		text("flow", "a flow: CLIENT, CLIENT>SERVER or a port").like("client>server"),
 		text("flags", "TCP flags that are all set: S, A, F, R, P").like("SA"),
-		count("nth", "the n-th such frame").by("all").like("1")),
+		count("nth", "the n-th such frame").by("all").like("1"),
+		count("tos", "its IP header's TOS byte, by which a sender can mark what is meant").by("any").within(1, 255).like("16")),
 	word("do", "what happens").required().kindsOf(roleFault),
 }
 
@@ -215,7 +220,7 @@ var trialKeys = []Key{
 	{Name: "duration", Form: FormDuration, Unit: "s", About: "how long it measures", Example: "130s", Min: zero, Above: true},
 	{Name: "until", Form: FormEvent, About: "the event that ends it, and how long after: a fault's name, `detected` or `recovered`", Example: "recovered + 30s"},
 	{Name: "at_most", Form: FormDuration, Unit: "s", About: "when it ends whatever happens, from go; needed with `until`", Example: "1200s", Min: zero, Above: true},
-	count("pairs", "trials of each arm, paired by seed").by("1; 10 where pairs are asked for").like("10").within(1, 1000),
+	count("pairs", "trials of each arm, paired by seed").by("1").like("10").within(1, 1000),
 }
 
 var nameKeys = []Key{
@@ -271,16 +276,19 @@ var judgedKeys = []Key{
 	named("triage", "what a diagnosis should find, by arm", fixed("", "a truth",
 		ref("on", "the host that is looked at").required(),
 		duration("at", "when, from go").required().like("11s"),
-		word("finds", "the cause, or `nothing`").required().like("time-wait-exhaustion"))),
+		word("finds", "the cause that triage should put first, or `nothing`", results.CauseNames()...).required().like("time-wait-exhaustion"))),
 }
 
 // shows are the pictures that a capture can be asked for.
-var shows = []string{"handshake", "reused request", "teardown", "retransmissions", "keepalive", "silence", "reset", "reconnect"}
+var shows = []string{"handshake", "reused request", "teardown", "retransmissions", "keepalive", "silence", "reset", "reconnect", "fast retransmit", "unanswered", "unanswered SYN",
+	"held segment", "quick ack", "cookie handshake", "lost ack", "old segment"}
 
 // Shows lists what an entry of evidence may show.
 func Shows() []string { return slices.Clone(shows) }
 
 var sweepKey = free("sweep", "values to vary, by path; runs with --sweep only", list("", "", value("", "a value"))).like("{links.wan.wire.loss: [0, 1%]}")
+
+var varyKey = word("vary", "how a sweep's axes go together: every combination of their values, or each axis by itself while the others keep the sheet's own value", "together", "apart").by("together")
 
 var clockKey = word("clock", "which clock it asks for; virtual needs a guest kernel", "real", "virtual").by("real")
 
@@ -289,11 +297,12 @@ var writeupKey = text("writeup", "the account, in Markdown; {{an expression}} be
 var gateKey = list("gate", "metrics that a comparison is gated on, six at most", Key{Form: FormPath, About: "a metric's path"}).like("[pooled.latency.p99]")
 
 var (
-	profileKeys = concat([]Key{clockKey, needsKey, sweepKey, gateKey, whyKey}, shortKeys, bodyKeys, judgedKeys)
+	profileKeys = concat([]Key{clockKey, needsKey, sweepKey, varyKey, gateKey, whyKey}, shortKeys, bodyKeys, judgedKeys)
 	armKeys     = concat([]Key{
 		toggle("baseline", "the arm that the others are compared with; exactly one").by("false"),
 		word("only", "the profile that it belongs to; left out of the other", profileNames...).by("both"),
 		needsKey, whyKey,
+		text("costs", "what its lever costs, in a sentence: where arms have it, the report draws one table of what each bought and what it costs, in the sheet's order"),
 		named("profiles", "what this arm changes in a profile", fixed("", "a profile", concat([]Key{needsKey, whyKey}, shortKeys, bodyKeys)...).patch()).like("{full: {trial: {duration: 130s}}}"),
 	}, shortKeys, bodyKeys, judgedKeys)
 	sheetKeys = concat([]Key{
@@ -304,7 +313,7 @@ var (
 	}, shortKeys, bodyKeys, []Key{
 		named("profiles", "what `quick` or `full` changes", fixed("", "a profile", profileKeys...).patch()).like("{quick: {trial: {duration: 12s}}}"),
 		named("arms", "configurations under test; each changes named levers", fixed("", "an arm", armKeys...).patch()).required(),
-		sweepKey,
+		sweepKey, varyKey,
 	}, judgedKeys, []Key{gateKey, whyKey, writeupKey})
 	sheetKey = fixed("", "a sheet", sheetKeys...)
 )

@@ -17,10 +17,12 @@ func metrics(names ...string) []results.MetricInfo {
 // kinds is the table of everything that `kind` may say. Built says what this
 // build can run; a kind that is not built still decodes, plans and dry-runs.
 var kinds = []Kind{
-	{Role: RoleServer, Name: "echo", Built: true, About: "length-prefixed echo over TCP", Faults: []string{"slow", "close-connections", "stall"}},
+	{Role: RoleServer, Name: "echo", Built: true, About: "length-prefixed echo over TCP", Faults: []string{"slow", "close-connections", "stall", "stop-accepting", "stop-closing"}, Keys: []Key{
+		size("greeting", "it speaks first: so many bytes on each connection that it accepts, which a client with `awaits` reads before it asks").by("0").like("64B"),
+	}},
 	{Role: RoleServer, Name: "http", Built: true, About: "HTTP/1.1, Go's net/http", Faults: []string{"slow", "close-connections", "stall"}},
 	{Role: RoleServer, Name: "exec", Built: true, About: "a program of your own"},
-	{Role: RoleServer, Name: "sink", Built: true, About: "reads and drops, or sends without end: the other side of bulk", Faults: []string{"stall", "close-connections"}},
+	{Role: RoleServer, Name: "sink", Built: true, About: "reads and drops, or sends without end: the other side of bulk; of incarnations it answers each byte and checks which connection it is of", Faults: []string{"stall", "close-connections"}},
 	{Role: RoleServer, Name: "service", About: "a layer that calls others (`calls`) before it answers", Faults: []string{"slow", "close-connections", "stall"}},
 	{Role: RoleServer, Name: "h2", Built: true, About: "HTTP/2 in cleartext, Go's net/http", Faults: []string{"slow", "close-connections", "goaway", "stall"}, Keys: []Key{
 		share("goaway", "chance per request of a GOAWAY").by("0").like("0.1%"),
@@ -33,6 +35,8 @@ var kinds = []Kind{
 		fixed("heartbeat", "a small request on each connection of the pool that is silent; without its answer the connection is closed, with error class heartbeat",
 			duration("every", "silence after which it is sent").required().like("30s"),
 			duration("timeout", "how long its answer may take").by("10s").like("10s")),
+		word("send", "how the parts of a request of workload kind writes are written: each by itself, all in one write, or between setting TCP_CORK and taking it away", "parts", "coalesced", "corked").by("parts"),
+		size("awaits", "a greeting of the server so long, read before the first request of a connection").by("0").like("64B"),
 	}},
 	{Role: RoleClient, Name: "http", Built: true, About: "HTTP/1.1, Go's net/http as its users have it"},
 	{Role: RoleClient, Name: "exec", Built: true, About: "a program of your own"},
@@ -51,24 +55,36 @@ var kinds = []Kind{
 	}},
 	{Role: RoleClient, Name: "bulk", Built: true, About: "one or more flows that send without end, or messages of `workload.size` at `workload.rate`", Silent: true,
 		Metrics: metrics("goodput", "opens", "connect.p50", "connect.max", "first_error.time", "detect.time", "recover.time", "written", "acknowledged", "believed", "believed.time",
-			"errors.ECONNRESET", "errors.ETIMEDOUT", "errors.EHOSTUNREACH", "errors.deadline"),
+			"errors.ECONNRESET", "errors.ETIMEDOUT", "errors.EHOSTUNREACH", "errors.deadline",
+			"tcp.cwnd.p50", "tcp.ssthresh.p50", "tcp.rtt.p50", "tcp.minrtt.min", "tcp.pacing.p50", "tcp.delivery.p50", "tcp.bbr.bandwidth.p50", "tcp.bbr.minrtt.min",
+			"tcp.resent", "tcp.resent.share", "tcp.wscale", "tcp.sack", "tcp.timestamps"),
 		Keys: []Key{count("flows", "flows side by side").by("1").like("1"), toggle("receive", "data comes towards the client").by("false"),
 			toggle("acks", "the server's application acknowledges each message that it has read").by("false")}},
-	{Role: RoleClient, Name: "dns", About: "looks `names` up, caching as its TTLs say"},
-	{Role: RoleClient, Name: "flood", About: "SYNs from many source addresses, bounded in packets and time; it takes a host of the run, never an address", Silent: true,
-		Metrics: []results.MetricInfo{{Name: "syns.sent", Unit: "1", Owner: results.OwnerClient, About: "SYNs that the flooder sent"}},
+	{Role: RoleClient, Name: "incarnations", Built: true, About: "two connections with the same four ports, one after the other: the first one echoes in lock-step until it has outrun the clock of initial sequence numbers and ends with a marked segment, the second one sends as far as that segment's place and goes on", Silent: true,
+		Metrics: metrics("opens", "connect.max", "first_error.time", "incarnation.bytes", "incarnation.rate", "incarnation.connect", "incarnation.behind", "incarnation.written",
+			"errors.ECONNRESET", "errors.ETIMEDOUT", "errors.EADDRNOTAVAIL", "errors.deadline"),
 		Keys: []Key{
-			rate("rate", "SYNs per second").required().like("2000/s"),
-			count("sources", "source addresses").by("1").like("1000"),
-			count("packets", "most packets").required().like("10000"),
-			duration("for", "how long").required().like("5s"),
+			size("ahead", "how far the first one is to be ahead of the clock, 15.6 MB/s, in both directions; 0: it says a `chunk` and no more").by("0").like("8MB"),
+			size("most", "bytes of the first one, each way, at most").by("1GiB").like("256MB"),
+			size("chunk", "bytes of the lock-step: so many are written, and as many are read, before the next").by("512KiB").like("256KiB"),
+			count("tos", "the mark: the TOS byte of the first one's last segment").by("16").within(4, 252).like("16"),
+			toggle("waits", "the second one waits for the answer to its last step to that place before it goes on, as a protocol of requests and answers does").by("false"),
+		}},
+	{Role: RoleClient, Name: "dns", About: "looks `names` up, caching as its TTLs say"},
+	{Role: RoleClient, Name: "flood", Built: true, About: "SYNs from many source addresses, bounded in packets and time; it takes a host of the run, never an address", Silent: true,
+		Metrics: metrics("syns.sent"),
+		Keys: []Key{
+			rate("rate", "SYNs per second, over all of `to`; 20,000 at most").required().like("2000/s").within(0, 20_000),
+			count("sources", "source addresses").by("1").like("1000").within(1, 1000),
+			count("packets", "most packets").required().like("10000").within(1, 400_000),
+			duration("for", "how long, from go; 20 s at most").required().like("5s").within(0.001, 20),
 		}},
 
 	{Role: RoleWorkload, Name: "requests", Built: true, About: "a request, its answer, the next"},
 	{Role: RoleWorkload, Name: "bulk", Built: true, About: "data without end"},
 	{Role: RoleWorkload, Name: "publish", Built: true, About: "messages to a topic, acknowledged by the broker", Keys: []Key{text("topic", "where to").by("t")}},
-	{Role: RoleWorkload, Name: "writes", About: "a request as several small writes, then its answer", Keys: []Key{
-		list("parts", "length of each write", size("", "")).required().like("[100B, 900B]"),
+	{Role: RoleWorkload, Name: "writes", Built: true, About: "a request as several small writes, then its answer; from a `trace`, or all alike", Keys: []Key{
+		list("parts", "length of each write, where there is no `trace`", size("", "")).like("[100B, 900B]"),
 		duration("gap", "pause between writes").by("0").like("1ms"),
 	}},
 
@@ -83,7 +99,7 @@ var kinds = []Kind{
 
 	{Role: RoleHost, Name: "namespace", Built: true, About: "a network namespace with its processes", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
 	{Role: RoleHost, Name: "container", About: "a container's network namespace", Faults: []string{"freeze", "continue", "kill", "restart", "partition", "set"}},
-	{Role: RoleLink, Name: "wire", Built: true, About: "what happens to frames", Faults: []string{"blackhole", "set", "drop-once", "drop"}},
+	{Role: RoleLink, Name: "wire", Built: true, About: "what happens to frames", Faults: []string{"blackhole", "set", "drop-once", "drop", "hold"}},
 }
 
 // programFaults are what any server or client can be given.
@@ -107,6 +123,7 @@ var verbs = []Verb{
 	}},
 	{Name: "drop-once", Built: true, About: "the frame that `match` describes vanishes"},
 	{Name: "drop", Built: true, About: "every frame that `match` describes vanishes"},
+	{Name: "hold", Built: true, About: "the data segment that `match` describes stays on the wire until a later connection of the same four ports expects the bytes that it has; then it goes on"},
 	{Name: "freeze", Built: true, About: "SIGSTOP: the kernel still answers for it"},
 	{Name: "continue", Built: true, About: "SIGCONT"},
 	{Name: "kill", Built: true, About: "SIGKILL: the kernel closes its sockets. On a host: power off, nothing is said"},
@@ -117,6 +134,8 @@ var verbs = []Verb{
 	{Name: "slow", Built: true, About: "another service time", Keys: []Key{duration("service", "how long a request takes from then on").required().like("2s")}},
 	{Name: "close-connections", Built: true, About: "it closes every connection", Keys: []Key{word("with", "how", "fin", "rst").by("fin")}},
 	{Name: "stall", Built: true, About: "it stops reading, so its window fills"},
+	{Name: "stop-accepting", Built: true, About: "it accepts no connection: they wait in the kernel's queue"},
+	{Name: "stop-closing", Built: true, About: "it does not close what its peer has closed: CLOSE-WAIT"},
 	{Name: "goaway", Built: true, About: "a GOAWAY on every connection"},
 	{Name: "change-record", About: "a name points to another server", Keys: []Key{
 		text("name", "the name").required().like("api"), ref("server", "where it points to from then on").required(),

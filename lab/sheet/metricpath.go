@@ -66,7 +66,7 @@ func (e *Experiment) Metric(p expr.Path) (Metric, error) {
 }
 
 func (e *Experiment) catalogue() catalogue {
-	c := catalogue{sweep: e.Sweep, virtual: e.Clock == "virtual"}
+	c := catalogue{sweep: e.Sweep, apart: e.Apart, virtual: e.Clock == "virtual"}
 	for i := range e.Arms {
 		c.arms = append(c.arms, &e.Arms[i])
 	}
@@ -77,6 +77,7 @@ func (e *Experiment) catalogue() catalogue {
 type catalogue struct {
 	arms    []*Arm
 	sweep   []SweepAxis
+	apart   bool // a point is a value of one axis
 	virtual bool
 }
 
@@ -115,7 +116,7 @@ func metricNames() []string {
 // metricHeads are the first words of metrics: an owner called so could not be
 // told from them.
 func metricHeads() map[string]bool {
-	out := map[string]bool{"errors": true, "snmp": true}
+	out := map[string]bool{"errors": true, "first": true, "snmp": true}
 	for _, n := range metricNames() {
 		head, _, _ := strings.Cut(n, ".")
 		out[head] = true
@@ -458,6 +459,12 @@ func (c catalogue) point(p expr.Path) (map[string]string, error) {
 		if !found {
 			return nil, refuse(p.Col, "its values are "+join(axis.Values), "%s: `%s` is not swept to %s", p.Raw, key, value)
 		}
+	}
+	if c.apart {
+		if len(out) > 1 {
+			return nil, refuse(p.Col, "write one of them", "%s: this sheet's axes vary each by itself (`vary: apart`), so a point is a value of one", p.Raw)
+		}
+		return out, nil
 	}
 	for _, x := range c.sweep {
 		if _, ok := out[x.Path]; !ok {

@@ -39,9 +39,6 @@ func (e *Experiment) NotBuilt() []string {
 		for _, c := range a.Clients {
 			kind(RoleClient, c.Kind)
 			kind(RoleWorkload, c.Workload.Kind)
-			if c.Workload.Trace != "" {
-				add("a workload from a `trace`")
-			}
 		}
 		for _, f := range a.Faults {
 			if v := verbOf(f.Do); v != nil && !v.Built {

@@ -195,13 +195,19 @@ func numbers(a *Arm) map[string]expr.Value {
 		if w.Rate > 0 {
 			add(c.Name, "rate", w.Rate, expr.PerSecond)
 		}
+		if t := w.Recorded(); t != nil {
+			add(c.Name, "rate", t.Rate(), expr.PerSecond)
+			add(c.Name, "exchanges", float64(t.Within(a.Trial.Length())), expr.One)
+		}
 		if w.RateTo > 0 {
 			add(c.Name, "rate_to", w.RateTo, expr.PerSecond)
 		}
 		add(c.Name, "ports", float64(ports(a.host(c.On))), expr.One)
 		if w.Kind != "" && c.Kind != "bulk" {
 			add(c.Name, "connections", float64(w.Connections), expr.One)
-			add(c.Name, "size", float64(w.Size), expr.Byte)
+			if w.Size > 0 || w.Trace == "" {
+				add(c.Name, "size", float64(w.Size), expr.Byte)
+			}
 		}
 		if c.Kind == "bulk" && w.Size > 0 {
 			add(c.Name, "size", float64(w.Size), expr.Byte)
@@ -288,6 +294,9 @@ func numbers(a *Arm) map[string]expr.Value {
 			add(s.Name, "rcvbuf", v, expr.Byte)
 		}
 		add(s.Name, "backlog", float64(s.Backlog), expr.One)
+		if n := a.host(s.On).NoFile; n > 0 {
+			add(s.Name, "nofile", float64(n), expr.One)
+		}
 	}
 	add("", "warmup", seconds(a.Trial.Warmup), expr.Second)
 	if a.Trial.Duration > 0 {

@@ -17,6 +17,8 @@ type Options struct {
 	Clock   string   // real | virtual; "" is what the sheet asks for
 	Only    []string // the arms to run; nil is all
 	Sweep   bool     // the sweep's points run too
+	// Traces gives a trace's text by its name; nil: the lab's own.
+	Traces func(name string) ([]byte, error)
 }
 
 // Parse decodes a sheet for one profile. Both profiles are checked, whichever
@@ -57,7 +59,7 @@ func Parse(file string, text []byte, opts Options) (*Experiment, error) {
 	if p.any() {
 		return nil, p.err()
 	}
-	asked.Source, asked.Text = file, text
+	asked.Source, asked.Text, asked.Traces = file, text, s.traces
 	if opts.Kernel == "host" {
 		for _, a := range slices.Clone(asked.Arms) {
 			if !a.Baseline && contains(a.Needs, "guest") {
@@ -80,6 +82,7 @@ type source struct {
 	arms     []armSource
 	sets     []setting
 	whyUsed  map[pos]*why
+	traces   map[string]string // by the names that the sheet has for them
 }
 
 type armSource struct {
@@ -89,6 +92,7 @@ type armSource struct {
 	profiles map[string]*node
 	baseline bool
 	only     string
+	costs    string
 }
 
 // setting is one --set.
@@ -135,6 +139,7 @@ func read(p *problems, root *node, opts Options) *source {
 		a := armSource{name: e.key, at: e.at, profiles: map[string]*node{}}
 		a.baseline = e.val.get("baseline").word() == "true"
 		a.only = e.val.get("only").word()
+		a.costs = e.val.get("costs").word()
 		a.layer = general(p, e.val.only(func(k string) bool { return k != "profiles" }), s.base)
 		for _, pe := range mapEntries(e.val.get("profiles")) {
 			a.profiles[pe.key] = general(p, pe.val, s.base)
@@ -146,6 +151,7 @@ func read(p *problems, root *node, opts Options) *source {
 	}
 	s.baseline(root)
 	s.readSets()
+	s.readTraces()
 	for _, name := range opts.Only {
 		if s.arm(name) == nil {
 			p.add(pos{src: "--only " + name}, suggest(name, s.armNames(), "arms"), "no arm `%s`", name)
@@ -345,11 +351,25 @@ func (s *source) armTree(profile string, a *armSource) (tree, before *node) {
 	}
 	before = tree
 	for _, set := range s.sets {
-		if (set.arm == "" || set.arm == a.name) && isBody(set.path[0]) {
+		if (set.arm == a.name || set.arm == "" && !a.takesAway(profile, set.path)) && isBody(set.path[0]) {
 			tree = merge(tree, set.tree)
 		}
 	}
 	return s.fillKinds(strip(tree)), s.fillKinds(strip(before))
+}
+
+// takesAway tells whether an arm has left out the host, program or fault that a
+// path leads into: what is set for all arms is not for this one then.
+func (a *armSource) takesAway(profile string, path []string) bool {
+	if len(path) < 3 {
+		return false
+	}
+	for _, layer := range []*node{a.layer, a.profiles[profile]} {
+		if e := layer.get(path[0]).entry(path[1]); e != nil && e.val.kind == nullNode {
+			return true
+		}
+	}
+	return false
 }
 
 // fillKinds says what a sheet may leave unsaid about kinds.

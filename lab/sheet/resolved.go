@@ -69,6 +69,9 @@ func (b *builder) resolve() {
 		if src.only != "" {
 			arm = arm.with("only", at, newText(at, src.only))
 		}
+		if src.costs != "" {
+			arm = arm.with("costs", at, newText(at, src.costs))
+		}
 		if w := whys(src.name); len(w.keys) > 0 {
 			arm = arm.with("why", at, w)
 		}
@@ -81,6 +84,7 @@ func (b *builder) resolve() {
 	}
 	put("arms", arms)
 	put("sweep", b.top.get("sweep"))
+	put("vary", b.top.get("vary"))
 	for _, k := range judgedKeys {
 		put(k.Name, canonical(b.top.get(k.Name), k))
 	}

@@ -272,7 +272,7 @@ servers:
 clients:
   c: {on: a, to: web, kind: h2, read_idle: 1s, ping_timeout: 1s, streams: 1, workload: {rate: 1/s, rate_to: 5/s}}
   m: {on: a, to: mqtt, kind: mqtt, qos: 1, ping_blocks: true, keepalive: 1s, workload: {topic: x}}
-  d: {on: a, to: dns, kind: dns, workload: {trace: f.csv}}
+  d: {on: a, to: dns, kind: dns}
 trial: {duration: 10s, pairs: 2}
 names: {api: {server: web, ttl: 5s}}
 kernel: {sysctl: {net.netfilter.nf_conntrack_max: 4096}}
@@ -287,11 +287,12 @@ arms: {a0: {baseline: true}}
 experiment: more2
 hosts: {h: {}, lb: {middlebox: {kind: l4lb, addresses: {vip: 10.9.0.1}, targets: [t]}}, t: {}, u: {}}
 links: {l1: {between: [h, lb]}, l2: {between: [lb, t]}, l3: {between: [lb, u]}}
-servers: {web: {on: t, kind: http}, sink: {on: u, kind: sink}}
+servers: {web: {on: t, kind: http}, sink: {on: u, kind: sink}, echo: {on: t, kind: echo}}
 clients:
   c: {on: h, to: lb.vip, kind: http, workload: {connections: 2, response: 1KiB}}
   w: {on: h, to: lb.vip, kind: exec, exec: {argv: [x], ready: {log: up}, stop: SIGINT, grace: 1s, events: true}}
   s: {on: h, to: sink, flows: 2, receive: true, acks: false}
+  e: {on: h, to: echo, reuse: pool, send: corked, workload: {kind: writes, trace: nagle.trace}}
 trial: {duration: 10s}
 faults:
   out: {at: 1s, on: lb, do: drop-target, target: t}
@@ -312,6 +313,15 @@ hosts: {client: {}, server: {}}
 server: {kind: echo}
 client: {reuse: pool, heartbeat: {every: 30s, timeout: 5s}}
 links: {wire: {between: [client, server], wire: {delay: 1ms}, arp: real}}
+workload: {rate: 10/s}
+trial: {duration: 10s}
+arms: {a0: {baseline: true}}
+`, `
+experiment: more6
+hosts: {client: {}, server: {}}
+wire: {delay: 1ms}
+server: {kind: echo}
+client: {reuse: pool}
 workload: {kind: writes, parts: [100B, 900B], gap: 1ms}
 trial: {duration: 10s}
 arms: {a0: {baseline: true}}

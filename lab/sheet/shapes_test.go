@@ -33,7 +33,7 @@ func committed(t testing.TB) map[string][]byte {
 // alike leaves out what says only where an experiment was read from.
 func alike(e *Experiment) Experiment {
 	c := *e
-	c.Source, c.Text, c.Profiles = "", nil, nil
+	c.Source, c.Text, c.Profiles, c.Traces = "", nil, nil, nil
 	return c
 }
 

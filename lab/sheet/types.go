@@ -26,6 +26,7 @@ type Experiment struct {
 	Needs    []string
 	Arms     []Arm // the baseline first
 	Sweep    []SweepAxis
+	Apart    bool // its axes vary each by itself, not in every combination
 	Predict  []Prediction
 	Expect   []Expectation
 	Evidence []Evidence
@@ -42,6 +43,8 @@ type Experiment struct {
 	// Source is the sheet's file name and Text its bytes, as read.
 	Source string
 	Text   []byte
+	// Traces are the texts of the traces that it names.
+	Traces map[string]string
 
 	resolved []byte
 }
@@ -50,6 +53,7 @@ type Experiment struct {
 type Arm struct {
 	Name     string
 	Baseline bool
+	Costs    string // what its lever costs, in the sheet's words
 	Needs    []string
 	Levers   []Lever // what differs from the baseline, in path order
 	Hosts    []Host
@@ -225,7 +229,7 @@ type Workload struct {
 	Response    int // B
 	Think       time.Duration
 	Again       time.Duration // after a failure; 0: Think
-	Trace       string
+	Trace       string        // its text: what a sheet names is a file, what it means is this
 	Extra       map[string]any
 }
 

@@ -15,6 +15,9 @@ import (
 //go:embed *.yaml
 var files embed.FS
 
+//go:embed traces/*.trace
+var traces embed.FS
+
 // All lists the experiments by name.
 func All() []string {
 	entries, err := fs.ReadDir(files, ".")
@@ -35,6 +38,28 @@ func Text(name string) ([]byte, bool) {
 		return nil, false
 	}
 	text, err := files.ReadFile(name + ".yaml")
+	return text, err == nil
+}
+
+// Traces lists the recorded traces that sheets may name.
+func Traces() []string {
+	entries, err := fs.ReadDir(traces, "traces")
+	if err != nil { // as above
+		panic(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+// Trace is a recorded trace's text.
+func Trace(name string) ([]byte, bool) {
+	if strings.ContainsAny(name, "/\\") {
+		return nil, false
+	}
+	text, err := traces.ReadFile("traces/" + name)
 	return text, err == nil
 }
 

@@ -1,6 +1,8 @@
 package trial
 
 import (
+	"fmt"
+
 	"tcplab/clients"
 	"tcplab/lab/program"
 	"tcplab/server"
@@ -20,9 +22,21 @@ func (o *one) bulkMetrics(name string, r *program.ClientResult, window float64) 
 // serverMetrics are what sinks have read.
 func (o *one) serverMetrics(m *measured) {
 	for _, v := range o.arm.Servers {
-		if r := m.servers[v.Name]; r != nil && r.Kind == server.Discard {
-			o.put(v.Name, "received", float64(r.Received))
+		r := m.servers[v.Name]
+		if r == nil {
+			continue
 		}
+		if r.Kind == server.Discard {
+			o.put(v.Name, "received", float64(r.Received))
+			if r.Incarnations > 0 {
+				o.put(v.Name, "incarnation.read", float64(r.LaterRead))
+				o.put(v.Name, "stale.bytes", float64(r.Stale))
+				if r.Misplaced > 0 {
+					m.reason(fmt.Errorf("server %s read %d bytes that nobody had written to where they came out", v.Name, r.Misplaced))
+				}
+			}
+		}
+		o.acceptMetrics(v.Name, &r.Result, m)
 	}
 	// Who of several clients wrote what a sink read, it does not know.
 	read, senders := int64(0), 0

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"tcplab/netns"
 	"tcplab/netns/capture"
 	"tcplab/results"
 )
@@ -12,6 +13,11 @@ import (
 // snaplen keeps headers only: Ethernet, IPv4 with options, TCP with options,
 // and a few bytes of payload that name the protocol.
 const snaplen = 144
+
+// repairPackets are kept of a connection of which a loss and its repair are to
+// be shown: at 100 Mbit/s they are a sixth of a second, four round trips of
+// 40 ms.
+const repairPackets = 1500
 
 // capturing records the packets of one trial at each host's end of each link.
 type capturing struct {
@@ -30,7 +36,16 @@ func openCapture(o *one) (*capturing, error) {
 		t := o.hostTimers(h.Name)
 		known[h.Name] = capture.Timers{KeepaliveProbes: t.probes, RTOMax: time.Duration(t.rtoMax * float64(time.Second))}
 	}
-	c := &capturing{rec: capture.New(capture.Config{Names: names, Timers: known, Changed: o.smp.seen})}
+	cfg := capture.Config{Names: names, Timers: known, Changed: o.smp.seen}
+	if flooder(o.arm) != "" {
+		cfg.Spoofed = netns.SpoofedSources
+	}
+	for _, ev := range o.exp.Evidence {
+		if ev.Capture == o.arm.Name && ev.NotAsked == "" && ev.Show == "fast retransmit" {
+			cfg.MaxPackets = repairPackets
+		}
+	}
+	c := &capturing{rec: capture.New(cfg)}
 	for _, la := range o.st.top.links {
 		for _, host := range []string{la.link.A, la.link.B} {
 			var tap *capture.Tap
@@ -52,8 +67,16 @@ func openCapture(o *one) (*capturing, error) {
 	return c, nil
 }
 
-// window tells when to measure.
-func (c *capturing) window(s span) { c.rec.Window(s.from, s.to) }
+// window tells when to measure, and from when on connections are kept because
+// evidence is of that moment.
+func (c *capturing) window(o *one, s span) {
+	c.rec.Window(s.from, s.to)
+	for _, ev := range o.exp.Evidence {
+		if d, err := time.ParseDuration(ev.At); err == nil && ev.Capture == o.arm.Name && ev.NotAsked == "" {
+			c.rec.Watch(s.t0 + int64(d))
+		}
+	}
+}
 
 // mark keeps the packets around an instant, and from then on what becomes of
 // the connections that live through it: for hours, if need be.
@@ -61,6 +84,12 @@ func (c *capturing) mark(at int64, text string) {
 	c.rec.Mark(at, text)
 	c.rec.Watch(at)
 }
+
+// nearby is what is kept around a moment that the wire tells of.
+const nearby = 40 * time.Millisecond
+
+// near keeps the few packets around an instant.
+func (c *capturing) near(at int64, text string) { c.rec.MarkNear(at, nearby, text) }
 
 // finish writes the file and draws the ladders that the sheet asks for.
 func (c *capturing) finish(o *one, m *measured) {

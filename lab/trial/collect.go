@@ -34,6 +34,10 @@ func (o *one) collect(m *measured) {
 		if r.Silent {
 			continue // its sockets and packets are measured without its help
 		}
+		if r.Flood != nil {
+			o.floodMetrics(c.Name, r)
+			continue
+		}
 		o.clientMetrics(c.Name, r, m, window)
 	}
 	o.serverMetrics(m)
@@ -44,6 +48,7 @@ func (o *one) collect(m *measured) {
 	o.wireMetrics(m, window)
 	o.middleboxMetrics(m)
 	o.routerMetrics(m)
+	o.flowMetrics(m)
 	o.agentRecords(m, window)
 	o.validate(m)
 
@@ -113,11 +118,15 @@ func (o *one) clientMetrics(name string, r *program.ClientResult, m *measured, w
 	if r.Kind == clients.Bulk {
 		o.bulkMetrics(name, r, window)
 	}
+	o.incarnationMetrics(name, r)
 	for class, n := range r.Errors {
 		o.put(name, "errors."+class, float64(n))
 	}
 	if r.FirstError > 0 {
 		o.put(name, "first_error.time", clockSeconds(m.t0, r.FirstError))
+	}
+	for class, at := range r.First {
+		o.put(name, "first."+class, clockSeconds(m.t0, at))
 	}
 	knee, height, ok := searchKnee(o.rec.get(name, "connect.call.p50"))
 	if ok {
@@ -179,6 +188,7 @@ func (o *one) hostMetrics(m *measured, window float64) {
 		for series, metric := range map[string]string{
 			"sockets.time_wait": "sockets.time_wait.max", "sockets.established": "sockets.established.max",
 			"sockets.close_wait": "sockets.close_wait.max", "sockets.syn_recv": "sockets.syn_recv.max", "sockets.fin_wait1": "sockets.fin_wait1.max", "ports.used": "ports.used.max",
+			"accept.queue": "accept.queue.max",
 		} {
 			if v, ok := largest(o.rec.get(h.Name, series), from, to); ok {
 				o.put(h.Name, metric, v)

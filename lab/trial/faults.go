@@ -66,7 +66,9 @@ func (o *one) faults(ctx context.Context, m *measured) {
 			m.reason(fmt.Errorf("%s: %w", what, err))
 			continue
 		}
-		o.cap.mark(at, what+": "+f.Do)
+		if f.Do != "hold" { // whose wire says when it does something
+			o.cap.mark(at, what+": "+f.Do)
+		}
 		o.event(at, f.On, what, map[string]any{"do": f.Do})
 		if !a.ends {
 			o.reach(f.Name, at)

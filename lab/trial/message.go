@@ -21,12 +21,13 @@ import (
 type Order struct {
 	Type string `json:"type"`
 
-	File    string   `json:"file,omitempty"` // the sheet's name, for errors
-	Text    []byte   `json:"text,omitempty"` // its bytes
-	Profile string   `json:"profile,omitempty"`
-	Kernel  string   `json:"kernel,omitempty"`
-	Clock   string   `json:"clock,omitempty"`
-	Set     []string `json:"set,omitempty"`
+	File    string            `json:"file,omitempty"`   // the sheet's name, for errors
+	Text    []byte            `json:"text,omitempty"`   // its bytes
+	Traces  map[string]string `json:"traces,omitempty"` // those that it names
+	Profile string            `json:"profile,omitempty"`
+	Kernel  string            `json:"kernel,omitempty"`
+	Clock   string            `json:"clock,omitempty"`
+	Set     []string          `json:"set,omitempty"`
 	Trials  []Planned
 	Dir     string `json:"dir,omitempty"` // the run's folder
 	Hold    *Hold  `json:"hold,omitempty"`

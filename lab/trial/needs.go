@@ -3,9 +3,14 @@ package trial
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"tcplab/lab/sheet"
 	"tcplab/netns"
 )
 
@@ -62,6 +67,48 @@ func need(name string) error {
 		return nil
 	}
 	return errors.New("nobody knows how to find out")
+}
+
+// noCongestionControl says which of the congestion controls that an arm's
+// programs and hosts ask for the kernel does not have: asked for before anything
+// is measured, since the arm would not be what it is called.
+func noCongestionControl(a sheet.Arm) string {
+	asked := map[string]string{} // name → who
+	for _, h := range a.Hosts {
+		asked[h.Sysctl[congestionKey]] = "host " + h.Name
+	}
+	for _, v := range a.Servers {
+		asked[v.Options["TCP_CONGESTION"]] = "server " + v.Name
+	}
+	for _, c := range a.Clients {
+		asked[c.Options["TCP_CONGESTION"]] = "client " + c.Name
+	}
+	delete(asked, "")
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		if err := haveCongestionControl(name); err != nil {
+			return fmt.Sprintf("%s asks for congestion control %s: %v", asked[name], name, err)
+		}
+	}
+	return ""
+}
+
+// haveCongestionControl asks a socket: the kernel loads a module that it has
+// for who may do so. Whether it may be used here is another question, and
+// answered where it is used.
+func haveCongestionControl(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil // nothing is known against it
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name); !errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	has := "others"
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control"); err == nil {
+		has = strings.Join(strings.Fields(string(text)), ", ")
+	}
+	return fmt.Errorf("this kernel has no such one; it has %s.: ask for one of these", has)
 }
 
 // initialUserNamespace is nil for real root: its user namespace maps every id.

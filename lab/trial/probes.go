@@ -169,6 +169,9 @@ func (s *sampler) sample(census bool) (changed bool) {
 		}
 		s.rec.add(n, "ports.used", at, c.PortsUsedShare)
 		s.rec.add(n, "ports.count", at, float64(c.PortsUsedMax))
+		if c.AcceptQueue >= 0 {
+			s.rec.add(n, "accept.queue", at, float64(c.AcceptQueue))
+		}
 	}
 	return changed
 }

@@ -132,6 +132,9 @@ func (s *stage) addHost(h sheet.Host) error {
 	for n, a := range s.top.addrs[h.Name] {
 		facts.Address[n] = a.String()
 	}
+	if h.Name == flooder(s.arm) {
+		facts.Address["spoofed sources"] = netns.SpoofedSources.String()
+	}
 	role := netns.RoleHost
 	own := map[string]string{}
 	maps.Copy(own, h.Sysctl)

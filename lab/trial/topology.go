@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"sort"
 
+	"tcplab/lab/program"
 	"tcplab/lab/sheet"
+	"tcplab/netns"
 )
 
 // topology says where everything is: computed from the sheet alone, so that a
@@ -117,6 +119,9 @@ func layOut(arm sheet.Arm) (*topology, error) {
 				}
 			}
 		}
+		if f := flooder(arm); f != "" && f != h.Name {
+			add(netns.SpoofedSources, f) // what answers a spoofed SYN ends there
+		}
 		if err := t.named(h, hosts, first); err != nil {
 			return nil, err
 		}
@@ -164,6 +169,17 @@ func drop(rs []route, to netip.Prefix) []route {
 		}
 	}
 	return kept
+}
+
+// flooder is the host of an arm that SYNs with spoofed sources come from; "" if
+// there is none.
+func flooder(arm sheet.Arm) string {
+	for _, c := range arm.Clients {
+		if c.Kind == program.KindFlood {
+			return c.On
+		}
+	}
+	return ""
 }
 
 func forwards(h sheet.Host) bool { return h.Router != nil || h.Middlebox != nil }

@@ -41,12 +41,13 @@ type one struct {
 	exp  *sheet.Experiment
 	dir  string // absolute
 
-	out results.Trial
-	st  *stage
-	rec *recorder
-	smp *sampler
-	trk *trackers
-	cap *capturing
+	out     results.Trial
+	st      *stage
+	rec     *recorder
+	smp     *sampler
+	trk     *trackers
+	cap     *capturing
+	watches []*watch // what TCP says of the clients' connections
 
 	evMu    sync.Mutex
 	events  []eventLine
@@ -220,7 +221,7 @@ func (o *one) measure(ctx context.Context) *measured {
 		wires: map[string]*program.WireResult{}, middleboxes: map[string]*program.MiddleboxResult{}, counters: map[string]map[string]int64{}}
 	o.rec.start(t0)
 	o.ticked = t0
-	o.cap.window(m.span)
+	o.cap.window(o, m.span)
 	for _, p := range o.st.procs {
 		if err := p.Go(agent.Go{T0: t0, From: m.from, To: m.to}); err != nil {
 			m.reason(fmt.Errorf("agent %s could not be sent go: %w", p.Job.Name, err))
@@ -233,6 +234,8 @@ func (o *one) measure(ctx context.Context) *measured {
 	spawn(func() { o.smp.run(run, m.t0, m.from, m.to, o.w.virtual) })
 	spawn(func() { o.phases(run, m.span) })
 	spawn(func() { o.faults(run, m) })
+	spawn(func() { o.flows(run, m) })
+	spawn(func() { o.diagnose(run, m) })
 	if o.arm.Trial.Until != "" {
 		spawn(func() { o.until(run, m) })
 	}
@@ -246,6 +249,7 @@ func (o *one) measure(ctx context.Context) *measured {
 		// the guest's time: there they would spoil what makes runs equal.
 		o.compareTools(m)
 	}
+	o.early(m)
 	stop()
 	bg.Wait()
 	if e := m.ended.Load(); e != 0 {
@@ -424,8 +428,14 @@ func (o *one) hear(p *agent.Process, m *agent.Message) {
 			o.refuse(fmt.Errorf("fault %v on %s: %v", m.Fields["fault"], p.Job.Name, m.Fields["error"]))
 		}
 		o.event(m.At, p.Job.Name, m.Name, m.Fields)
-		if p.Job.Role == program.RoleClient {
+		switch p.Job.Role {
+		case program.RoleClient:
 			o.clientEvent(m.At, m.Name)
+			if m.Name == "over" {
+				o.reach("over "+p.Job.Name, m.At)
+			}
+		case program.RoleWire:
+			o.wireEvent(m)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"tcplab/lab/program"
 	"tcplab/lab/sheet"
 	"tcplab/results"
+	"tcplab/workloads"
 )
 
 const (
@@ -40,6 +41,9 @@ func (o *one) validate(m *measured) {
 	for _, w := range o.out.Wires {
 		o.validateWire(w, m)
 	}
+	o.validateIncarnations(m)
+	o.validateFlood(m)
+	o.validateFlows(m)
 }
 
 // validateLoad: what was not sent for want of a free connection belongs to the
@@ -66,6 +70,9 @@ func (o *one) subjectsFault(c sheet.Client, m *measured) bool {
 	slots := c.Workload.Connections
 	if c.Reuse == "pool" && c.Pool.Size > 0 && (slots == 0 || c.Pool.Size < slots) {
 		slots = c.Pool.Size
+	}
+	if c.Workload.Kind == workloads.Writes {
+		return true // what was not begun waited for its connection, which carries one exchange at a time
 	}
 	if c.Kind == clients.Bulk {
 		return true // what was not written waited for room in a socket's buffer, or for a connection

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -138,6 +139,12 @@ func (w *worker) work(ctx context.Context) error {
 		}
 	}
 
+	for _, a := range exp.Arms {
+		if lack := noCongestionControl(a); lack != "" && unsupported[a.Name] == "" {
+			return &Failure{5, fmt.Errorf("arm %s: %s", a.Name, lack)}
+		}
+	}
+
 	told := false
 	for _, p := range w.order.Trials {
 		if ctx.Err() != nil {
@@ -181,7 +188,13 @@ func (w *worker) work(ctx context.Context) error {
 // sheet is the order's, with what a point of a sweep sets.
 func (w *worker) sheet(point []string) (*sheet.Experiment, error) {
 	return sheet.Parse(w.order.File, w.order.Text, sheet.Options{Profile: w.order.Profile,
-		Set: slices.Concat(w.order.Set, point), Kernel: w.order.Kernel, Clock: w.order.Clock})
+		Set: slices.Concat(w.order.Set, point), Kernel: w.order.Kernel, Clock: w.order.Clock,
+		Traces: func(name string) ([]byte, error) {
+			if text, ok := w.order.Traces[name]; ok {
+				return []byte(text), nil
+			}
+			return nil, fs.ErrNotExist
+		}})
 }
 
 // serveEnter lets `tcplab enter` in until the function that it returns is
@@ -278,7 +291,10 @@ func (w *worker) environment(o *one) *results.Environment {
 		e.Clock = "virtual"
 	}
 	for _, wr := range o.out.Wires {
-		e.Wires[wr.Link] = strings.TrimSpace(wr.Kind + ", " + wr.Release)
+		e.Wires[wr.Link] = wr.Kind
+		if wr.Release != "" && wr.Release != wr.Kind {
+			e.Wires[wr.Link] += ", " + wr.Release
+		}
 	}
 	e.CPU, e.Memory, e.HZ = CPUModel(), memory(), clock.HZ()
 	return e

@@ -1,0 +1,123 @@
+package grade
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tcplab/lab/sheets"
+	"tcplab/results"
+)
+
+func TestTheRubricAddsUpAndNamesWhatThereIs(t *testing.T) {
+	machine, hand := 0.0, 0.0
+	seen := map[string]bool{}
+	for _, c := range Rubric {
+		if seen[c.Name] || c.Title == "" || c.How == "" {
+			t.Errorf("%+v", c)
+		}
+		seen[c.Name] = true
+		if c.check == nil {
+			hand += c.Of
+		} else {
+			machine += c.Of
+		}
+	}
+	if machine != 70 || hand != 30 {
+		t.Errorf("%v by the record, %v by a person", machine, hand)
+	}
+	for name, w := range wanted {
+		if _, ok := sheets.Text(name); !ok {
+			t.Errorf("there is no experiment %s", name)
+		}
+		for _, row := range w.rows {
+			if _, ok := results.LookupMetric(row); !ok {
+				t.Errorf("%s: there is no metric %s", name, row)
+			}
+		}
+		if len(w.words) == 0 {
+			t.Errorf("%s: notes need speak of nothing", name)
+		}
+	}
+	for _, name := range sheets.All() {
+		if _, ok := wanted[name]; !ok {
+			t.Errorf("the rubric does not know %s", name)
+		}
+	}
+}
+
+// record is a small one: two arms, offered alike.
+func record() *results.Run {
+	arm := func(name string, number int, offered float64, baseline bool, levers map[string]results.Lever) results.Arm {
+		return results.Arm{Position: number, Baseline: baseline, Levers: levers, Trials: []results.Trial{{
+			Number: number, Arm: name, Pair: 1, Dir: "trials/" + name, Duration: 10, Validity: results.Validity{Valid: true},
+			Metrics: map[string]results.Quantity{"client.requests.offered": {Value: offered, Unit: "1"}},
+		}}}
+	}
+	return &results.Run{Experiment: "churn", Arms: map[string]results.Arm{
+		"before": arm("before", 1, 1000, true, nil),
+		"after":  arm("after", 2, 1010, false, map[string]results.Lever{"hosts.client.sysctl[net.ipv4.tcp_tw_reuse]": {To: "1"}}),
+		"faster": arm("faster", 3, 5000, false, map[string]results.Lever{"clients.client.workload.rate": {To: "500/s"}}),
+	}}
+}
+
+func TestLoadIsComparedWithTheBaselines(t *testing.T) {
+	s := &subject{run: record()}
+	if share, why := sameLoad(s); share != 1 || !strings.Contains(why, "left out") || !strings.Contains(why, "faster (clients.client.workload.rate)") {
+		t.Errorf("%v: %s", share, why)
+	}
+	s.run.Arms["after"].Trials[0].Metrics["client.requests.offered"] = results.Quantity{Value: 800}
+	if share, why := sameLoad(s); share != 0 || !strings.Contains(why, "after: client was offered 80/s, and in the baseline 100/s") {
+		t.Errorf("%v: %s", share, why)
+	}
+	s.run.Arms["after"].Levers["clients.client"] = results.Lever{From: "{…}"}
+	if share, why := sameLoad(s); share != 1 {
+		t.Errorf("%v: %s", share, why)
+	}
+	delete(s.run.Arms, "before")
+	if share, why := sameLoad(s); share != 0 || !strings.Contains(why, "baseline") {
+		t.Errorf("%v: %s", share, why)
+	}
+}
+
+func TestSettingsWithoutAReasonCostPoints(t *testing.T) {
+	s := &subject{run: record()}
+	if share, why := settingsJustified(s); share != 0 || !strings.Contains(why, "tcp_tw_reuse] has no reason") {
+		t.Errorf("%v: %s", share, why)
+	}
+	s.run.Arms["after"].Levers["hosts.client.sysctl[net.ipv4.tcp_tw_reuse]"] = results.Lever{To: "1", Why: "the pool is not out yet"}
+	if share, _ := settingsJustified(s); share != 1 {
+		t.Errorf("%v", share)
+	}
+}
+
+// A record cannot make the grader read outside of its folder.
+func TestARecordsFilesLieInItsFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "secret"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := &subject{dir: filepath.Join(dir, "run"), run: record()}
+	tr := &s.run.Arms["before"].Trials[0]
+	tr.Dir, tr.Files = "..", []results.File{{Name: "secret"}}
+	if share, why := recordIsWhole(s); share != 0 || !strings.Contains(why, "lies outside") {
+		t.Errorf("%v: %s", share, why)
+	}
+}
+
+func TestWordsOfTheReportAreNotTheStudents(t *testing.T) {
+	report := "The client opened a connection for every request and closed it after the answer. A request then takes two round trips."
+	for notes, want := range map[string]int{
+		"":                                  0,
+		"I saw it too":                      4,
+		report:                              0,
+		report + " I saw it too":            4,
+		"# Mine\n```\nss -s here\n```\nYes": 3,
+		"A request then takes":              4, // too short to be a quotation
+	} {
+		if n := ownWords(notes, report); n != want {
+			t.Errorf("%q: %d words, and not %d", notes, n, want)
+		}
+	}
+}
