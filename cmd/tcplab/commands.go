@@ -48,6 +48,9 @@ func sheetOf(what string) (file string, text []byte, err error) {
 	if t, ok := sheets.Text(what); ok {
 		return what + ".yaml", t, nil
 	}
+	if t, ok := sheets.Drill(what); ok {
+		return what + ".yaml", t, nil
+	}
 	if strings.ContainsAny(what, "./") {
 		t, err := os.ReadFile(what)
 		if err != nil {
@@ -57,6 +60,15 @@ func sheetOf(what string) (file string, text []byte, err error) {
 	}
 	err = fmt.Errorf("no experiment %q: did you mean %s? There are: %s (a sheet of your own: ./%s.yaml)", what, sheets.Nearest(what), strings.Join(sheets.All(), ", "), what)
 	return "", nil, &lab.Error{Code: lab.ExitUsage, Err: err}
+}
+
+// tracesOf finds the traces of an experiment where its sheet is: beside the
+// file, or with the lab's own.
+func tracesOf(what string) func(name string) ([]byte, error) {
+	if _, ours := sheets.Text(what); ours {
+		return nil
+	}
+	return sheet.TracesBeside(what)
 }
 
 type showCmd struct {
@@ -75,7 +87,7 @@ func (s showCmd) Run() error {
 		_, err := os.Stdout.Write(text)
 		return err
 	}
-	e, err := sheet.Parse(file, text, sheet.Options{Profile: s.Profile, Set: s.Set})
+	e, err := sheet.Parse(file, text, sheet.Options{Profile: s.Profile, Set: s.Set, Traces: tracesOf(s.Name)})
 	if err != nil {
 		return &lab.Error{Code: lab.ExitUsage, Err: err}
 	}
@@ -96,7 +108,7 @@ type runCmd struct {
 	DryRun  bool          `help:"Say who is where, what each arm changes, in which order and for how long; start nothing."`
 	Set     []string      `help:"Merge PATH=VALUE over every arm; recorded as a lever." placeholder:"PATH=VALUE" sep:"none"`
 	Seed    string        `help:"Seed of every random choice: a number, or random." default:"1"`
-	Pairs   int           `help:"Trials of each arm, each pair with a seed of its own." default:"1"`
+	Pairs   int           `help:"Trials of each arm, each pair with a seed of its own; 0 is what the sheet says, most often one." default:"0"`
 	Stall   time.Duration `help:"End a guest that gives no sign of life for so long in wall time: a program in it spins." default:"1m" placeholder:"TIME"`
 	Only    []string      `help:"Run these arms only; claims about others are not asked." placeholder:"ARM,…"`
 	Sweep   bool          `help:"Run the sheet's sweep instead of its own values: every arm that a claim about a point speaks of, at every point."`
@@ -176,15 +188,15 @@ func (c runCmd) options(top *cli) (lab.RunOptions, error) {
 	if err != nil {
 		return lab.RunOptions{}, err
 	}
-	opt := lab.RunOptions{File: file, Text: text, Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Stall: c.Stall, Only: c.Only, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
+	opt := lab.RunOptions{File: file, Text: text, Traces: tracesOf(c.Name), Profile: c.Profile, Kernel: c.Kernel, Clock: c.Clock, Jobs: c.Jobs, Stall: c.Stall, Only: c.Only, Sweep: c.Sweep, Set: c.Set, Pairs: c.Pairs, Results: top.Results,
 		Command: append([]string{"tcplab"}, os.Args[1:]...), Version: versionWords()}
 	if c.Seed == "random" {
 		opt.Seed = rand.Uint64()
 	} else if opt.Seed, err = strconv.ParseUint(c.Seed, 10, 64); err != nil {
 		return opt, &lab.Error{Code: lab.ExitUsage, Err: fmt.Errorf("--seed %q: write a whole number, or random", c.Seed)}
 	}
-	if c.Pairs < 1 || c.Pairs > 1000 {
-		return opt, &lab.Error{Code: lab.ExitUsage, Err: fmt.Errorf("--pairs %d: write 1 to 1000", c.Pairs)}
+	if c.Pairs < 0 || c.Pairs > 1000 {
+		return opt, &lab.Error{Code: lab.ExitUsage, Err: fmt.Errorf("--pairs %d: write 1 to 1000, or 0 for what the sheet says", c.Pairs)}
 	}
 	if c.Hold {
 		opt.Hold = &trial.Hold{}

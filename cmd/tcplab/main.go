@@ -55,10 +55,14 @@ type cli struct {
 	Show       showCmd       `cmd:"" help:"Print an experiment's sheet."`
 	Run        runCmd        `cmd:"" help:"Run an experiment: before and after under the same load."`
 	Enter      enterCmd      `cmd:"" help:"A shell or a command inside a host of a running or held lab."`
+	Drill      drillCmd      `cmd:"" help:"Practice on call: a shell on a host that may be sick, your diagnosis, the time and the truth."`
+	Grade      gradeCmd      `cmd:"" help:"Fill the course's grading table from a record."`
 	Replay     replayCmd     `cmd:"" help:"Run a record of the virtual clock again: identical, or the first packet or event that differs."`
 	Report     reportCmd     `cmd:"" help:"Draw a run's report again, with your notes.md in it."`
+	Triage     triageCmd     `cmd:"" help:"Say what is wrong with this host's TCP: causes, evidence, what helps."`
 	Kernel     kernelCmd     `cmd:"" help:"The guest kernel: a Linux of its own for each trial, with virtual time."`
 	Doctor     doctorCmd     `cmd:"" help:"What this machine can do, what each missing thing costs, and how to get it."`
+	Record     recordCmd     `cmd:"" name:"record-trace" help:"Record what a client writes to its server, as a trace for a sheet to replay."`
 	Drift      driftCmd      `cmd:"" help:"Tell by the times in a log whether a timer or a schedule is behind what recurs."`
 	Prune      pruneCmd      `cmd:"" help:"Remove old runs."`
 	Completion completionCmd `cmd:"" help:"Set up completion in bash, zsh or fish."`

@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("SHAPES", shapes)
+			e.Setenv("TRIAGE", filepath.Join(filepath.Dir(shapes), "../../triage/testdata"))
 			e.Setenv("EXAMPLES", filepath.Join(filepath.Dir(shapes), "../../../docs/examples"))
 			// Under the race detector every process would sleep for a second at
 			// its end.
@@ -48,7 +49,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
+			"exits":   exits,
+			"triaged": triaged,
 		},
 	})
 }

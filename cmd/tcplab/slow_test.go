@@ -33,7 +33,9 @@ func TestSlowExperimentsFailWithoutTheirLevers(t *testing.T) {
 			"arms.larger_buffer.client.options.SO_SNDBUF=64KiB",
 			"arms.user_timeout.client.options.TCP_USER_TIMEOUT=20min",
 			"arms.acknowledged.client.acks=false",
-		}, []string{"acknowledgements_tell_the_truth", "and_bound_it", "more_buffer_more_loss"}},
+			"arms.stuck_reader.faults.vanish.on=wire",
+			"arms.stuck_reader.faults.vanish.do=blackhole",
+		}, []string{"acknowledgements_tell_the_truth", "and_bound_it", "more_buffer_more_loss", "never_by_the_kernel"}},
 	} {
 		t.Run(tt.sheet, func(t *testing.T) {
 			if failed := u.slow(t, tt.sheet, nil, lab.ExitPass); failed != nil {

@@ -44,7 +44,11 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) run(args ...string) (*exec.Cmd, *bytes.Buffer) {
-	cmd := exec.Command(b.bin, append([]string{"run", "churn", "--json"}, args...)...)
+	return b.runOf("churn", args...)
+}
+
+func (b *bench) runOf(name string, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	cmd := exec.Command(b.bin, append([]string{"run", name, "--json"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+b.temp, "TCPLAB_RESULTS="+b.results)
 	var out bytes.Buffer
 	cmd.Stdout = &out
@@ -166,10 +170,9 @@ func TestTwentyRunsWithKillsAndInterruptsLeaveNothing(t *testing.T) {
 	}
 }
 
-// Both cores kept busy by others: one verdict, ten times of ten, but for at
-// most two runs that say that they do not count, and why.
-func TestTenRunsOnABusyMachineHaveOneVerdict(t *testing.T) {
-	b := newBench(t)
+// keepBusy has a process spin on every core until the test ends.
+func keepBusy(t *testing.T) {
+	t.Helper()
 	for range runtime.NumCPU() {
 		hog := exec.Command("sh", "-c", "while :; do :; done")
 		if err := hog.Start(); err != nil {
@@ -177,6 +180,13 @@ func TestTenRunsOnABusyMachineHaveOneVerdict(t *testing.T) {
 		}
 		t.Cleanup(func() { hog.Process.Kill(); hog.Wait() })
 	}
+}
+
+// Both cores kept busy by others: one verdict, ten times of ten, but for at
+// most two runs that say that they do not count, and why.
+func TestTenRunsOnABusyMachineHaveOneVerdict(t *testing.T) {
+	b := newBench(t)
+	keepBusy(t)
 	verdicts := map[string]int{}
 	for i := range 10 {
 		cmd, out := b.run("--seed", fmt.Sprint(i+1))
