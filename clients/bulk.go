@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,28 +42,14 @@ type Flows struct {
 // says nothing of the peer, so what was written and what was acknowledged, by
 // the peer's TCP and by its application, are three numbers.
 type bulk struct {
-	cfg     Config
-	options []socket.Setting
-	to      []*socket.Address
-	sched   *starts // nil: as fast as the connection takes it
+	thread
+	sched *starts // nil: as fast as the connection takes it
 
-	mailbox mailbox
-	mu      sync.Mutex
-	poll    *socket.Poller
-	running bool
-
-	// Of the thread.
-	meter   *meter
-	flows   []flow
-	next    int64 // the first intended start that no write() has been made for
-	end     int64
-	giveUp  int64
-	turn    int
-	buf     []byte
-	size    int
-	w       [2]int64 // window's ends whose counts are still to be taken
-	checked bool
-	err     error
+	flows []flow
+	next  int64 // the first intended start that no write() has been made for
+	buf   []byte
+	size  int
+	w     [2]int64 // window's ends whose counts are still to be taken
 }
 
 // chunk is a message that was written whole, or is being written.
@@ -76,11 +60,8 @@ type chunk struct {
 
 // flow is one connection after the other.
 type flow struct {
-	fd, gen   int32
-	index     int32
+	slot
 	open      bool
-	events    uint32
-	called    int64 // connect()
 	since     int64 // when write() last took something, or an answer came
 	at        int64 // when it is opened again
 	preface   int   // bytes of it written
@@ -96,7 +77,11 @@ type flow struct {
 }
 
 func newBulk(cfg Config, options []socket.Setting, sched Schedule) (*bulk, error) {
-	b := &bulk{cfg: cfg, options: options, buf: make([]byte, endlessMessage), size: cfg.Size}
+	to, err := cfg.addresses()
+	if err != nil {
+		return nil, err
+	}
+	b := &bulk{thread: thread{cfg: cfg, options: options, to: to}, buf: make([]byte, endlessMessage), size: cfg.Size}
 	for i := range b.buf {
 		b.buf[i] = byte('!' + i%94) // printable, for whoever reads a capture
 	}
@@ -109,27 +94,45 @@ func newBulk(cfg Config, options []socket.Setting, sched Schedule) (*bulk, error
 	if b.size == 0 {
 		b.size = endlessMessage
 	}
-	for _, to := range cfg.To {
-		a, err := socket.NewAddress(to)
-		if err != nil {
-			return nil, err
-		}
-		b.to = append(b.to, a)
-	}
 	return b, nil
 }
 
 func (b *bulk) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
-	p, err := socket.NewPoller()
-	if err != nil {
-		return nil, err
+	return b.drive(ctx, t0, sink, b.loop)
+}
+
+func (b *bulk) loop(ctx context.Context) {
+	defer socket.LockThread()()
+	b.lay()
+	now := socket.Nanotime()
+	b.meter.running(now)
+	for !b.stopped {
+		b.due(now)
+		now = socket.Nanotime()
+		if b.err != nil || b.over(now) {
+			break
+		}
+		for i := range b.wait(b.wakeUp(now)) {
+			ev := &b.poll.Events[i]
+			if ev.Fd < 0 {
+				b.heard(ctx, ev.Fd, b.obey)
+			} else if f := &b.flows[ev.Fd]; f.is(ev) {
+				b.handle(f, ev.Events)
+			}
+		}
+		now = socket.Nanotime()
 	}
-	defer p.Close()
-	rep := newReporter(sink, t0, 1)
-	b.end = t0 + int64(b.cfg.Warmup+b.cfg.Duration)
-	b.giveUp = b.end
-	if b.cfg.Flows.Acks {
-		b.giveUp += int64(b.cfg.drain())
+	if b.stopped && b.cut(now) {
+		b.w[1] = min(b.w[1], b.meter.w1)
+	}
+	b.finish(socket.Nanotime())
+}
+
+// lay lays out the flows, none of them open.
+func (b *bulk) lay() {
+	t0 := b.meter.t0
+	if !b.cfg.Flows.Acks {
+		b.giveUp = b.end
 	}
 	b.next = socket.Never
 	if b.sched != nil {
@@ -138,65 +141,9 @@ func (b *bulk) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
 	}
 	b.flows = make([]flow, b.cfg.slots())
 	for i := range b.flows {
-		b.flows[i] = flow{fd: -1, index: int32(i), at: t0}
+		b.flows[i] = flow{slot: slot{fd: -1, index: int32(i)}, at: t0}
 	}
-	b.meter = newMeter(b.cfg, t0, rep, 0, threadCPU)
 	b.w = [2]int64{b.meter.w0, b.meter.w1}
-	b.mu.Lock()
-	b.poll, b.running = p, true
-	b.mu.Unlock()
-	stop := context.AfterFunc(ctx, p.Kick)
-	b.loop(ctx)
-	stop()
-	b.mu.Lock()
-	b.running = false
-	b.mu.Unlock()
-	b.mailbox.shut()
-	rep.stop()
-	return merge(b.cfg, []*meter{b.meter}, rep), b.err
-}
-
-func (b *bulk) loop(ctx context.Context) {
-	defer socket.LockThread()()
-	now := socket.Nanotime()
-	b.meter.running(now)
-	for {
-		b.due(now)
-		now = socket.Nanotime()
-		if b.err != nil || b.over(now) {
-			break
-		}
-		n, err := b.poll.Wait(b.wakeUp(now))
-		if err != nil {
-			b.broken(err)
-			break
-		}
-		stopped := false
-		for i := range n {
-			ev := &b.poll.Events[i]
-			switch ev.Fd {
-			case socket.OnTimer:
-			case socket.OnWake:
-				b.poll.Hush()
-				stopped = stopped || ctx.Err() != nil
-				b.mailbox.answer(b.obey)
-			default:
-				if f := &b.flows[ev.Fd]; f.fd >= 0 && f.gen == ev.Pad {
-					b.handle(f, ev.Events)
-				}
-			}
-		}
-		now = socket.Nanotime()
-		if stopped {
-			if now < b.end {
-				b.meter.result.Stopped = true
-				b.end, b.meter.w1 = now, max(now, b.meter.w0)
-				b.w[1] = min(b.w[1], b.meter.w1)
-			}
-			break
-		}
-	}
-	b.finish(socket.Nanotime())
 }
 
 func (b *bulk) finish(now int64) {
@@ -211,7 +158,7 @@ func (b *bulk) finish(now int64) {
 			f.fd = -1
 		}
 	}
-	b.meter.result.Ended, b.meter.result.Wakeups = now, b.poll.Waits
+	b.meter.result.Wakeups = b.poll.Waits
 	b.meter.finish(now)
 }
 
@@ -318,35 +265,17 @@ func bytesAcked(fd int32) uint64 {
 }
 
 func (b *bulk) connect(f *flow) {
-	to := b.to[b.turn%len(b.to)]
-	b.turn++
-	fd, errno := to.Socket()
-	if errno != 0 {
-		b.fail(f, socket.Class(errno))
-		return
-	}
-	*f = flow{fd: fd, gen: f.gen + 1, index: f.index}
+	*f = flow{slot: slot{fd: -1, index: f.index, gen: f.gen}}
 	if b.w[1] == socket.Never {
 		f.counted = socket.Never
 	}
-	if err := socket.SetAll(int(fd), b.options); err != nil {
-		b.broken(err)
-		b.fail(f, "option")
-		return
-	}
-	sa, size := to.Raw()
-	f.called = socket.Nanotime()
+	d := b.dial(&f.slot)
 	f.since = f.called
-	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa), size)
-	if errno != 0 && errno != unix.EINPROGRESS {
-		b.fail(f, socket.Class(errno))
+	if d.class != "" {
+		b.fail(f, d.class)
 		return
 	}
 	b.meter.result.Opens++
-	f.events = unix.EPOLLOUT
-	if err := b.poll.Watch(int(fd), f.events, f.index, f.gen); err != nil {
-		b.broken(err)
-	}
 }
 
 func (b *bulk) connected(f *flow) {
@@ -354,15 +283,7 @@ func (b *bulk) connected(f *flow) {
 	f.open, f.since = true, now
 	b.meter.established(f.called, now-f.called)
 	b.meter.opened(now)
-	if !b.checked {
-		b.checked = true
-		got, err := socket.ReadBack(int(f.fd), b.options, true)
-		b.meter.result.Options = got
-		b.meter.report.event(now, "options", map[string]any{"options": got})
-		if err != nil {
-			b.broken(err)
-		}
-	}
+	b.confirm(&f.slot, now)
 	b.send(f)
 }
 
@@ -411,17 +332,17 @@ func (b *bulk) send(f *flow) {
 		}
 		f.preface += n
 		if again {
-			b.watch(f, true)
+			b.watch(&f.slot, unix.EPOLLIN|unix.EPOLLOUT)
 			return
 		}
 	}
 	if b.cfg.Flows.Receive {
-		b.watch(f, false)
+		b.watch(&f.slot, unix.EPOLLIN)
 		return
 	}
 	for range rounds {
 		if !f.busy && !b.begin(f) {
-			b.watch(f, false)
+			b.watch(&f.slot, unix.EPOLLIN)
 			return
 		}
 		left := f.current.upto - f.written
@@ -444,11 +365,11 @@ func (b *bulk) send(f *flow) {
 				f.blocked = true
 				b.meter.report.event(now, "blocked", map[string]any{"flow": f.index, "written": f.written})
 			}
-			b.watch(f, true)
+			b.watch(&f.slot, unix.EPOLLIN|unix.EPOLLOUT)
 			return
 		}
 	}
-	b.watch(f, true)
+	b.watch(&f.slot, unix.EPOLLIN|unix.EPOLLOUT)
 }
 
 func (b *bulk) prefaceBytes() []byte {
@@ -508,10 +429,7 @@ func (b *bulk) write(f *flow, p []byte) (n int, again bool) {
 			return 0, true
 		case unix.EINTR:
 		default:
-			if v, err := unix.GetsockoptInt(int(f.fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && v != 0 {
-				errno = unix.Errno(v)
-			}
-			b.fail(f, socket.Class(errno))
+			b.fail(f, socket.Class(pendingError(f.fd, errno)))
 			return 0, false
 		}
 	}
@@ -589,29 +507,9 @@ func (b *bulk) fail(f *flow, why string) {
 	if len(lost) == 0 {
 		b.meter.lost(now, f.since, why)
 	}
-	*f = flow{fd: -1, gen: f.gen, index: f.index, at: now}
+	*f = flow{slot: slot{fd: -1, index: f.index, gen: f.gen}, at: now}
 	if !wasOpen {
 		f.at = now + reopenPause
-	}
-}
-
-func (b *bulk) watch(f *flow, write bool) {
-	events := uint32(unix.EPOLLIN)
-	if write {
-		events |= unix.EPOLLOUT
-	}
-	if f.events == events {
-		return
-	}
-	f.events = events
-	if err := b.poll.Change(int(f.fd), events, f.index, f.gen); err != nil {
-		b.broken(err)
-	}
-}
-
-func (b *bulk) broken(err error) {
-	if b.err == nil {
-		b.err = err
 	}
 }
 
@@ -621,23 +519,10 @@ func (b *bulk) obey(o order) error {
 		if f.fd < 0 {
 			continue
 		}
-		if o.reset {
-			if err := unix.SetsockoptLinger(int(f.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-				return fmt.Errorf("SO_LINGER: %w", err)
-			}
+		if err := o.linger(f.fd); err != nil {
+			return err
 		}
 		b.fail(f, "closed")
 	}
 	return nil
-}
-
-// do hands a fault to the thread, and waits until it happened.
-func (b *bulk) do(o order) error {
-	b.mu.Lock()
-	p, running := b.poll, b.running
-	b.mu.Unlock()
-	if !running {
-		return errNotRunning
-	}
-	return b.mailbox.ask(p, o)
 }

@@ -226,6 +226,18 @@ func (c Config) drain() time.Duration {
 	return d
 }
 
+// addresses are those of To, as the kernel takes them.
+func (c Config) addresses() ([]*socket.Address, error) {
+	all := make([]*socket.Address, len(c.To))
+	for i, to := range c.To {
+		var err error
+		if all[i], err = socket.NewAddress(to); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // engine is a kind of client.
 type engine interface {
 	run(ctx context.Context, t0 int64, sink Sink) (*Result, error)

@@ -22,22 +22,20 @@ const (
 	beating                     // in the pool, waiting for a heartbeat's answer
 )
 
-// conn is a slot: at most one connection, at most one request. It is in one
-// list at a time, or in none: busy ones in order of their deadline, idle ones
-// with the latest used first.
+// conn is a slot with at most one request. It is in one list at a time, or in
+// none: busy ones in order of their deadline, idle ones with the latest used
+// first.
 type conn struct {
-	fd, index, gen int32
-	events         uint32 // that the poller watches for
-	state          connState
-	seq            uint64
-	intended       int64
-	entry          int64 // when connect() or the first write was called
-	called         int64 // when connect() was called
-	first          int64 // when the answer's first byte was read
-	out, in        int   // bytes of the request written, of the answer read
-	since          int64 // idle since
-	beat           int64 // when its heartbeat was sent
-	prev, next     *conn
+	slot
+	state      connState
+	seq        uint64
+	intended   int64
+	entry      int64 // when connect() or the first write was called
+	first      int64 // when the answer's first byte was read
+	out, in    int   // bytes of the request written, of the answer read
+	since      int64 // idle since
+	beat       int64 // when its heartbeat was sent
+	prev, next *conn
 }
 
 // Classes of a deadline that has passed: an answer that does not come, and a
@@ -95,72 +93,33 @@ func (l *list) remove(c *conn) {
 
 // connect opens c's connection without waiting for it.
 func (s *shard) connect(c *conn) {
-	to := s.owner.to[s.turn%len(s.owner.to)]
-	s.turn++
-	fd, errno := to.Socket()
-	if errno != 0 {
-		s.fail(c, socket.Class(errno))
+	d := s.dial(&c.slot)
+	if d.returned > 0 {
+		s.meter.called(c.intended, d.returned, d.returned-c.called, d.cpu, d.class == "")
+	}
+	if d.class != "" {
+		s.fail(c, d.class)
 		return
 	}
-	c.fd, c.gen = fd, c.gen+1
-	if len(s.owner.options) > 0 {
-		if err := socket.SetAll(int(fd), s.owner.options); err != nil {
-			s.broken(err)
-			s.fail(c, "option")
-			return
-		}
-	}
-	sa, size := to.Raw()
-	cpu := threadCPU()
-	c.called = socket.Nanotime()
-	// Not interrupted, not blocking; in the port search it may take milliseconds.
-	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa), size)
-	now := socket.Nanotime()
-	// Any other error comes before the SYN (net/ipv4/tcp_ipv4.c, tcp_v4_connect).
-	syn := errno == 0 || errno == unix.EINPROGRESS
-	s.meter.called(c.intended, now, now-c.called, threadCPU()-cpu, syn)
-	if !syn {
-		s.fail(c, socket.Class(errno))
-		return
-	}
-	c.state, c.events = connecting, unix.EPOLLOUT
-	if err := s.poll.Watch(int(fd), unix.EPOLLOUT, c.index, c.gen); err != nil {
-		s.broken(err)
-		return
-	}
-	if errno == 0 {
-		s.connected(c, now)
+	c.state = connecting
+	if d.established {
+		s.connected(c, d.returned)
 	}
 }
 
 // connected goes on once the handshake is over.
 func (s *shard) connected(c *conn, now int64) {
 	s.meter.established(c.intended, now-c.called)
-	if s.owner.cfg.Reuse == Pooled {
+	if s.cfg.Reuse == Pooled {
 		s.meter.opened(now)
 	}
-	if !s.checked {
-		s.checked = true
-		if err := s.confirm(c); err != nil {
-			s.broken(err)
-		}
-	}
-	if s.owner.cfg.Awaits > 0 {
+	s.confirm(&c.slot, now)
+	if s.cfg.Awaits > 0 {
 		s.await(c)
 		return
 	}
 	c.state = sending
 	s.send(c)
-}
-
-// confirm reads the options back from the shard's first connection.
-func (s *shard) confirm(c *conn) error {
-	got, err := socket.ReadBack(int(c.fd), s.owner.options, true)
-	s.meter.result.Options = got
-	if s.meter.shard == 0 {
-		s.meter.report.event(socket.Nanotime(), "options", map[string]any{"options": got})
-	}
-	return err
 }
 
 // send writes what is left of the request.
@@ -176,7 +135,7 @@ func (s *shard) send(c *conn) {
 			continue
 		}
 		if errno == unix.EAGAIN {
-			s.watch(c, unix.EPOLLIN|unix.EPOLLOUT) // an answer now would be garbage, a reset would be news
+			s.watch(&c.slot, unix.EPOLLIN|unix.EPOLLOUT) // an answer now would be garbage, a reset would be news
 			return
 		}
 		if errno != 0 {
@@ -188,7 +147,7 @@ func (s *shard) send(c *conn) {
 	}
 	if c.state == sending {
 		c.state = waiting
-		s.watch(c, unix.EPOLLIN)
+		s.watch(&c.slot, unix.EPOLLIN)
 	}
 }
 

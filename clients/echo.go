@@ -22,15 +22,11 @@ type echo struct {
 }
 
 func newEcho(cfg Config, options []socket.Setting, sched Schedule) (*echo, error) {
-	e := &echo{cfg: cfg, options: options, starts: newStarts(sched)}
-	for _, to := range cfg.To {
-		a, err := socket.NewAddress(to)
-		if err != nil {
-			return nil, err
-		}
-		e.to = append(e.to, a)
+	to, err := cfg.addresses()
+	if err != nil {
+		return nil, err
 	}
-	return e, nil
+	return &echo{cfg: cfg, options: options, to: to, starts: newStarts(sched)}, nil
 }
 
 func (e *echo) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
@@ -108,48 +104,7 @@ func (e *echo) do(o order) error {
 	}
 	var errs []error
 	for _, s := range shards {
-		errs = append(errs, s.mailbox.ask(s.poll, o))
+		errs = append(errs, s.do(o))
 	}
 	return errors.Join(errs...)
-}
-
-// mailbox takes faults to a shard's thread.
-type mailbox struct {
-	mu    sync.Mutex
-	asked []order
-	done  []chan error
-	gone  bool
-}
-
-func (m *mailbox) ask(p *socket.Poller, o order) error {
-	done := make(chan error, 1)
-	m.mu.Lock()
-	if m.gone {
-		m.mu.Unlock()
-		return errNotRunning
-	}
-	m.asked, m.done = append(m.asked, o), append(m.done, done)
-	m.mu.Unlock()
-	p.Kick()
-	return <-done
-}
-
-func (m *mailbox) answer(do func(order) error) {
-	m.mu.Lock()
-	asked, done := m.asked, m.done
-	m.asked, m.done = nil, nil
-	m.mu.Unlock()
-	for i, o := range asked {
-		done[i] <- do(o)
-	}
-}
-
-func (m *mailbox) shut() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.gone = true
-	for _, d := range m.done {
-		d <- errNotRunning
-	}
-	m.asked, m.done = nil, nil
 }

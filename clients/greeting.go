@@ -26,14 +26,14 @@ func (c Config) validateAwaits() error {
 // it is the application's only means against a greeting that never comes.
 func (s *shard) await(c *conn) {
 	c.state = awaiting
-	s.watch(c, unix.EPOLLIN)
+	s.watch(&c.slot, unix.EPOLLIN)
 }
 
 // greeted takes n bytes of the greeting. The server says nothing more before
 // it is asked, so that what comes beside it is garbage.
 func (s *shard) greeted(c *conn, n int) {
 	c.in += n
-	switch want := s.owner.cfg.Awaits; {
+	switch want := s.cfg.Awaits; {
 	case c.in > want:
 		s.fail(c, "garbage")
 	case c.in == want:

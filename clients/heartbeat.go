@@ -59,7 +59,7 @@ func (h Heartbeat) timeout() int64 {
 // heartbeats sends those that are due, and closes connections whose last one
 // has not been answered in time.
 func (s *shard) heartbeats(now int64) {
-	every, timeout := int64(s.owner.cfg.Heartbeat.Every), s.owner.cfg.Heartbeat.timeout()
+	every, timeout := int64(s.cfg.Heartbeat.Every), s.cfg.Heartbeat.timeout()
 	for c := s.beats.head; c != nil && c.beat+timeout <= now; c = s.beats.head {
 		s.meter.result.Stale++
 		s.meter.lost(now, c.since, "heartbeat")
@@ -110,7 +110,7 @@ func (s *shard) beaten(c *conn, b []byte, now int64) {
 	s.freed(now)
 	c.state, c.since = idle, now
 	s.idle.pushBack(c) // it has not been used
-	s.beatAt = min(s.beatAt, now+int64(s.owner.cfg.Heartbeat.Every))
+	s.beatAt = min(s.beatAt, now+int64(s.cfg.Heartbeat.Every))
 }
 
 // nextBeat is when a heartbeat is to be sent or given up.
@@ -120,7 +120,7 @@ func (s *shard) nextBeat() int64 {
 		at = s.beatAt
 	}
 	if c := s.beats.head; c != nil {
-		at = min(at, c.beat+s.owner.cfg.Heartbeat.timeout())
+		at = min(at, c.beat+s.cfg.Heartbeat.timeout())
 	}
 	return at
 }

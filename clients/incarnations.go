@@ -198,7 +198,7 @@ func (c *incarnations) run(ctx context.Context, t0 int64, sink Sink) (*Result, e
 		c.meter.w1 = max(now, c.meter.w0)
 	}
 	c.meter.report.event(now, "over", nil)
-	c.meter.result.Ended, c.meter.result.Wakeups = now, p.Waits
+	c.meter.result.Wakeups = p.Waits
 	c.meter.finish(now)
 	rep.stop()
 	r := merge(c.cfg, []*meter{c.meter}, rep)

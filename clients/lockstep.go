@@ -104,10 +104,7 @@ func (c *incarnations) pattern(n int64) []byte {
 }
 
 func (c *incarnations) broken(errno syscall.Errno) error {
-	if v, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && v != 0 {
-		errno = syscall.Errno(v)
-	}
-	return connError(socket.Class(errno))
+	return connError(socket.Class(pendingError(c.fd, errno)))
 }
 
 // wait waits for the connection, as long as the deadline and the trial allow.

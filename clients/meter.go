@@ -320,8 +320,20 @@ func (m *meter) read(now int64, n int) {
 	}
 }
 
+// cut ends the window at the instant now, where the trial was stopped. It is
+// false once the window is over.
+func (m *meter) cut(now int64) bool {
+	if now >= m.w1 {
+		return false
+	}
+	m.result.Stopped = true
+	m.w1 = max(now, m.w0)
+	return true
+}
+
 // finish closes the account at the instant now.
 func (m *meter) finish(now int64) {
+	m.result.Ended = now
 	if now-m.t0 >= (m.bin.index+1)*binLength {
 		m.roll(now)
 	}

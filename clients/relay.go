@@ -168,12 +168,8 @@ func (r *relay) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
 
 	r.mu.Lock()
 	now := socket.Nanotime()
-	if now < m.w1 {
-		m.result.Stopped = true
-		m.w1 = max(now, m.w0)
-	}
+	m.cut(now)
 	r.running = false
-	m.result.Ended = now
 	m.finish(now)
 	r.meter = nil // what ends from here on is not counted
 	err = errors.Join(ferr, r.err)

@@ -2,7 +2,6 @@ package clients
 
 import (
 	"context"
-	"fmt"
 	"syscall"
 	"time"
 
@@ -11,14 +10,11 @@ import (
 	"tcplab/lab/socket"
 )
 
-// shard is one thread's part of the raw client. Everything here but the
-// mailbox belongs to that thread. Nothing in its loop allocates.
+// shard is one thread's part of the raw client. Nothing in its loop allocates.
 type shard struct {
-	owner   *echo
-	poll    *socket.Poller
-	meter   *meter
+	thread
+	starts  *starts // all shards'
 	request *request
-	mailbox mailbox
 
 	slots  []conn
 	vacant []*conn // those without a connection
@@ -32,12 +28,7 @@ type shard struct {
 
 	next    int64 // the open loop's next intended start
 	pauses  queue // the closed loop's
-	end     int64 // no request starts from here on
-	giveUp  int64 // and nothing is awaited from here on
 	seq     uint64
-	turn    int // of the addresses
-	checked bool
-	err     error
 	buf     []byte
 	quick   *socket.Setting
 	lingers bool
@@ -55,11 +46,10 @@ func newShard(e *echo, index, shards, slots int, t0 int64, rep *reporter) (*shar
 	if err != nil {
 		return nil, err
 	}
-	s := &shard{owner: e, poll: p, slots: make([]conn, slots), buf: make([]byte, 64<<10), turn: index,
-		request: newRequest(e.cfg.Size, e.cfg.answerSize(), e.cfg.Closes == ByServer),
-		end:     t0 + int64(e.cfg.Warmup+e.cfg.Duration), seq: uint64(index) << 56, beatAt: socket.Never}
-	s.giveUp = s.end + int64(e.cfg.drain())
-	s.meter = newMeter(e.cfg, t0, rep, index, threadCPU)
+	s := &shard{thread: thread{cfg: e.cfg, options: e.options, to: e.to, turn: index}, starts: e.starts,
+		slots: make([]conn, slots), buf: make([]byte, 64<<10), seq: uint64(index) << 56, beatAt: socket.Never,
+		request: newRequest(e.cfg.Size, e.cfg.answerSize(), e.cfg.Closes == ByServer)}
+	s.equip(p, newMeter(e.cfg, t0, rep, index, threadCPU))
 	for i := range s.slots {
 		c := &s.slots[len(s.slots)-1-i]
 		c.fd, c.index = -1, int32(len(s.slots)-1-i)
@@ -86,7 +76,7 @@ func (s *shard) run(ctx context.Context) error {
 	// The thread is known only now: its CPU counts from here.
 	now := socket.Nanotime()
 	s.meter.running(now)
-	for {
+	for !s.stopped {
 		s.expire(now)
 		full := s.startDue(now)
 		now = socket.Nanotime()
@@ -97,55 +87,31 @@ func (s *shard) run(ctx context.Context) error {
 		if !full {
 			until = s.wakeUp(now)
 		}
-		n, err := s.poll.Wait(until)
-		if err != nil {
-			s.broken(err)
-			break
-		}
-		stopped := false
-		for i := range n {
+		for i := range s.wait(until) {
 			ev := &s.poll.Events[i]
-			switch ev.Fd {
-			case socket.OnTimer:
-			case socket.OnWake:
-				s.poll.Hush()
-				stopped = stopped || ctx.Err() != nil
-				s.mailbox.answer(s.obey)
-			default:
-				c := &s.slots[ev.Fd]
-				if c.fd >= 0 && c.gen == ev.Pad {
-					s.handle(c, ev.Events)
-				}
+			if ev.Fd < 0 {
+				s.heard(ctx, ev.Fd, s.obey)
+			} else if c := &s.slots[ev.Fd]; c.is(ev) {
+				s.handle(c, ev.Events)
 			}
 		}
 		now = socket.Nanotime()
-		if stopped {
-			s.stop(now)
-			break
-		}
+	}
+	if s.stopped {
+		s.cut(now)
 	}
 	s.finish(socket.Nanotime())
 	return s.err
 }
 
-// stop ends the window where the trial was stopped.
-func (s *shard) stop(now int64) {
-	if now < s.end {
-		s.meter.result.Stopped = true
-		s.end = now
-		s.meter.w1 = max(now, s.meter.w0)
-	}
-}
-
 // finish counts what was offered and not begun, and closes everything.
 func (s *shard) finish(now int64) {
-	for ; s.next < s.end; s.next = s.owner.starts.next() {
+	for ; s.next < s.end; s.next = s.starts.next() {
 		s.meter.offered(s.next)
 	}
 	for ; s.pauses.count > 0 && s.pauses.first() < s.end; s.pauses.pop() {
 		s.meter.offered(s.pauses.first())
 	}
-	s.meter.result.Ended = now
 	s.meter.finish(now)
 	for i := range s.slots {
 		if s.slots[i].fd >= 0 {
@@ -157,7 +123,7 @@ func (s *shard) finish(now int64) {
 
 // due is the next intended start, of either loop.
 func (s *shard) due() int64 {
-	if s.owner.starts.closed {
+	if s.starts.closed {
 		if at := s.pauses.first(); at < s.end {
 			return at
 		}
@@ -167,11 +133,11 @@ func (s *shard) due() int64 {
 }
 
 func (s *shard) take() {
-	if s.owner.starts.closed {
+	if s.starts.closed {
 		s.pauses.pop()
 		return
 	}
-	s.next = s.owner.starts.next()
+	s.next = s.starts.next()
 }
 
 func (s *shard) slotFree() bool { return s.idle.head != nil || len(s.vacant) > 0 }
@@ -236,7 +202,7 @@ func (s *shard) wakeUp(now int64) int64 {
 	if s.slotFree() {
 		at = min(at, due)
 	}
-	if d := int64(s.owner.cfg.Deadline); d > 0 {
+	if d := int64(s.cfg.Deadline); d > 0 {
 		if s.busy.head != nil {
 			at = min(at, s.busy.head.intended+d)
 		}
@@ -247,10 +213,10 @@ func (s *shard) wakeUp(now int64) int64 {
 			at = min(at, s.ending.head.since+d)
 		}
 	}
-	if d := int64(s.owner.cfg.Pool.Idle); d > 0 && s.idle.tail != nil {
+	if d := int64(s.cfg.Pool.Idle); d > 0 && s.idle.tail != nil {
 		at = min(at, s.idle.tail.since+d)
 	}
-	if s.owner.cfg.Heartbeat.Every > 0 && now < s.end {
+	if s.cfg.Heartbeat.Every > 0 && now < s.end {
 		at = min(at, s.nextBeat())
 	}
 	return at
@@ -258,7 +224,7 @@ func (s *shard) wakeUp(now int64) int64 {
 
 // expire ends what has waited too long.
 func (s *shard) expire(now int64) {
-	if d := int64(s.owner.cfg.Deadline); d > 0 {
+	if d := int64(s.cfg.Deadline); d > 0 {
 		taken := !s.slotFree()
 		for c := s.busy.head; c != nil && c.intended+d <= now; c = s.busy.head {
 			s.fail(c, c.late())
@@ -275,12 +241,12 @@ func (s *shard) expire(now int64) {
 			s.release(c)
 		}
 	}
-	if d := int64(s.owner.cfg.Pool.Idle); d > 0 {
+	if d := int64(s.cfg.Pool.Idle); d > 0 {
 		for c := s.idle.tail; c != nil && c.since+d <= now; c = s.idle.tail {
 			s.release(c)
 		}
 	}
-	if s.owner.cfg.Heartbeat.Every > 0 && now < s.end {
+	if s.cfg.Heartbeat.Every > 0 && now < s.end {
 		s.heartbeats(now)
 	}
 }
@@ -381,15 +347,15 @@ func (s *shard) answered(c *conn, now int64) {
 	s.live--
 	c.since = now
 	switch {
-	case s.owner.cfg.Reuse == Pooled:
+	case s.cfg.Reuse == Pooled:
 		s.freed(now)
 		c.state = idle
 		// The latest used first, as net/http does: its congestion window is
 		// warm, and connections beyond what the load needs fall idle and
 		// expire.
 		s.idle.pushFront(c)
-		s.beatAt = min(s.beatAt, now+int64(s.owner.cfg.Heartbeat.Every))
-	case s.owner.cfg.Closes == ByServer:
+		s.beatAt = min(s.beatAt, now+int64(s.cfg.Heartbeat.Every))
+	case s.cfg.Closes == ByServer:
 		c.state = ending
 		s.ending.pushBack(c)
 	default:
@@ -440,17 +406,10 @@ func (s *shard) freed(now int64) {
 
 // again is the closed loop's next request.
 func (s *shard) again(now int64, failed bool) {
-	if !s.owner.starts.closed {
+	if !s.starts.closed {
 		return
 	}
-	pause := int64(s.owner.starts.think)
-	if failed {
-		if s.owner.cfg.Again > 0 {
-			pause = int64(s.owner.cfg.Again)
-		}
-		pause = max(pause, failedPause)
-	}
-	s.pauses.push(now + pause)
+	s.pauses.push(now + s.starts.pause(failed, s.cfg.Again))
 }
 
 // close closes the descriptor. The receive queue is empty after an answer, so
@@ -464,23 +423,6 @@ func (s *shard) close(c *conn) {
 	c.fd, c.state = -1, vacant
 }
 
-func (s *shard) watch(c *conn, events uint32) {
-	if c.events == events {
-		return
-	}
-	c.events = events
-	if err := s.poll.Change(int(c.fd), events, c.index, c.gen); err != nil {
-		s.broken(err)
-	}
-}
-
-// broken is trouble of the client's own: the run ends with it.
-func (s *shard) broken(err error) {
-	if s.err == nil {
-		s.err = err
-	}
-}
-
 // obey makes a fault happen.
 func (s *shard) obey(o order) error {
 	for i := range s.slots {
@@ -488,10 +430,8 @@ func (s *shard) obey(o order) error {
 		if c.fd < 0 {
 			continue
 		}
-		if o.reset {
-			if err := unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-				return fmt.Errorf("SO_LINGER: %w", err)
-			}
+		if err := o.linger(c.fd); err != nil {
+			return err
 		}
 		if c.state == idle || c.state == ending || c.state == beating {
 			s.release(c)

@@ -47,6 +47,18 @@ func (s *starts) next() int64 {
 // refused connect() takes no time, and a loop without any would spin.
 const failedPause = int64(time.Millisecond)
 
+// pause is how long a closed loop rests after a request. After one that failed
+// it is again, unless that is 0.
+func (s *starts) pause(failed bool, again time.Duration) int64 {
+	switch {
+	case !failed:
+		return int64(s.think)
+	case again > 0:
+		return max(int64(again), failedPause)
+	}
+	return max(int64(s.think), failedPause)
+}
+
 // queue is the closed loop's: the instants at which connections that pause
 // are to send again, in order. Its memory is fixed: one for each slot.
 type queue struct {

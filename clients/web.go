@@ -128,15 +128,11 @@ func (w *web) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
 	}
 	w.mu.Lock()
 	now := socket.Nanotime()
-	if now < w.meter.w1 {
-		w.meter.result.Stopped = true
-		w.meter.w1 = max(now, w.meter.w0)
-	}
+	w.meter.cut(now)
 	for _, at := range left {
 		w.meter.offered(at)
 	}
 	w.running = false
-	w.meter.result.Ended = now
 	w.meter.finish(now)
 	m := w.meter
 	w.meter = nil // what ends from here on is not counted
@@ -287,14 +283,7 @@ func (k *worker) again() {
 		return
 	}
 	if w.starts.closed {
-		pause := int64(w.starts.think)
-		if w.meter.failing {
-			if again := int64(w.cfg.Again); again > 0 {
-				pause = again
-			}
-			pause = max(pause, failedPause)
-		}
-		w.pauses.push(k.free + pause)
+		w.pauses.push(k.free + w.starts.pause(w.meter.failing, w.cfg.Again))
 		w.poll.Kick()
 		return
 	}

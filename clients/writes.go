@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,32 +121,17 @@ func (r *replay) next(t0 int64) (int64, *Exchange) {
 // is made at its own time and never for two parts at once, unless it is asked
 // to.
 type writer struct {
-	cfg     Config
-	w       *Writes
-	options []socket.Setting
-	to      []*socket.Address
-	sched   *starts // nil: the trace's
+	thread
+	w     *Writes
+	sched *starts // nil: the trace's
 
-	mailbox mailbox
-	mu      sync.Mutex
-	poll    *socket.Poller
-	running bool
-
-	// Of the thread.
-	meter    *meter
 	lines    []line
 	trace    replay
 	requests map[[2]int]*request // by length and answer
 	alike    Exchange            // every one without a trace
-	t0       int64
-	end      int64
-	giveUp   int64
-	turn     int
 	seq      uint64
 	buf      []byte
 	quick    *socket.Setting
-	checked  bool
-	err      error
 
 	nextAt int64 // the open loop's next exchange
 	next   *Exchange
@@ -162,14 +146,12 @@ type queued struct {
 
 // line is one connection after the other, of one number.
 type line struct {
-	fd, gen, index int32
-	events         uint32
-	open           bool
-	called         int64 // connect()
-	at             int64 // when it is opened again
-	freeAt         int64 // when it could take an exchange
-	due            int64 // closed loop: its next exchange
-	own            []queued
+	slot
+	open   bool
+	at     int64 // when it is opened again
+	freeAt int64 // when it could take an exchange
+	due    int64 // closed loop: its next exchange
+	own    []queued
 
 	busy                   bool
 	x                      *Exchange
@@ -183,7 +165,11 @@ type line struct {
 }
 
 func newWriter(cfg Config, options []socket.Setting, sched Schedule) (*writer, error) {
-	w := &writer{cfg: cfg, w: cfg.Writes, options: options, buf: make([]byte, 64<<10), requests: map[[2]int]*request{}}
+	to, err := cfg.addresses()
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{thread: thread{cfg: cfg, options: options, to: to}, w: cfg.Writes, buf: make([]byte, 64<<10), requests: map[[2]int]*request{}}
 	if len(w.w.Trace) == 0 {
 		w.sched = newStarts(sched)
 		w.alike = Exchange{Parts: w.w.Parts}
@@ -196,13 +182,6 @@ func newWriter(cfg Config, options []socket.Setting, sched Schedule) (*writer, e
 			w.alike.Answer = answerHeader + cfg.ResponseSize
 		}
 	}
-	for _, to := range cfg.To {
-		a, err := socket.NewAddress(to)
-		if err != nil {
-			return nil, err
-		}
-		w.to = append(w.to, a)
-	}
 	if q, ok := socket.Find(options, "TCP_QUICKACK"); ok {
 		w.quick = &q
 	}
@@ -210,36 +189,43 @@ func newWriter(cfg Config, options []socket.Setting, sched Schedule) (*writer, e
 }
 
 func (w *writer) run(ctx context.Context, t0 int64, sink Sink) (*Result, error) {
-	p, err := socket.NewPoller()
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	rep := newReporter(sink, t0, 1)
-	w.t0, w.end = t0, t0+int64(w.cfg.Warmup+w.cfg.Duration)
-	w.giveUp = w.end + int64(w.cfg.drain())
-	w.lines = make([]line, w.cfg.slots())
-	for i := range w.lines {
-		w.lines[i] = line{fd: -1, index: int32(i), at: t0, due: socket.Never}
-	}
-	w.begin()
-	w.meter = newMeter(w.cfg, t0, rep, 0, threadCPU)
-	w.mu.Lock()
-	w.poll, w.running = p, true
-	w.mu.Unlock()
-	stop := context.AfterFunc(ctx, p.Kick)
-	w.loop(ctx)
-	stop()
-	w.mu.Lock()
-	w.running = false
-	w.mu.Unlock()
-	w.mailbox.shut()
-	rep.stop()
-	return merge(w.cfg, []*meter{w.meter}, rep), w.err
+	return w.drive(ctx, t0, sink, w.loop)
 }
 
-// begin takes the first exchanges from the trace or the schedule.
+func (w *writer) loop(ctx context.Context) {
+	defer socket.LockThread()()
+	w.begin()
+	now := socket.Nanotime()
+	w.meter.running(now)
+	for !w.stopped {
+		w.due(now)
+		now = socket.Nanotime()
+		if w.err != nil || w.over(now) {
+			break
+		}
+		for i := range w.wait(w.wakeUp(now)) {
+			ev := &w.poll.Events[i]
+			if ev.Fd < 0 {
+				w.heard(ctx, ev.Fd, w.obey)
+			} else if l := &w.lines[ev.Fd]; l.is(ev) {
+				w.handle(l, ev.Events)
+			}
+		}
+		now = socket.Nanotime()
+	}
+	if w.stopped {
+		w.cut(now)
+	}
+	w.finish(socket.Nanotime())
+}
+
+// begin lays out the connections, none of them open, and takes the first
+// exchanges from the trace or the schedule.
 func (w *writer) begin() {
+	w.lines = make([]line, w.cfg.slots())
+	for i := range w.lines {
+		w.lines[i] = line{slot: slot{fd: -1, index: int32(i)}, at: w.meter.t0, due: socket.Never}
+	}
 	switch {
 	case w.sched == nil:
 		w.trace = replay{trace: w.w.Trace, period: int64(w.w.Period)}
@@ -247,10 +233,10 @@ func (w *writer) begin() {
 	case w.sched.closed:
 		w.nextAt = socket.Never
 		for i := range w.lines {
-			w.lines[i].due = w.t0
+			w.lines[i].due = w.meter.t0
 		}
 	default:
-		w.sched.begin(w.t0, w.end)
+		w.sched.begin(w.meter.t0, w.end)
 		w.take()
 	}
 }
@@ -258,54 +244,12 @@ func (w *writer) begin() {
 // take takes the open loop's next exchange.
 func (w *writer) take() {
 	if w.sched == nil {
-		if w.nextAt, w.next = w.trace.next(w.t0); w.nextAt >= w.end {
+		if w.nextAt, w.next = w.trace.next(w.meter.t0); w.nextAt >= w.end {
 			w.nextAt = socket.Never
 		}
 		return
 	}
 	w.nextAt, w.next = w.sched.next(), &w.alike
-}
-
-func (w *writer) loop(ctx context.Context) {
-	defer socket.LockThread()()
-	now := socket.Nanotime()
-	w.meter.running(now)
-	for {
-		w.due(now)
-		now = socket.Nanotime()
-		if w.err != nil || w.over(now) {
-			break
-		}
-		n, err := w.poll.Wait(w.wakeUp(now))
-		if err != nil {
-			w.broken(err)
-			break
-		}
-		stopped := false
-		for i := range n {
-			ev := &w.poll.Events[i]
-			switch ev.Fd {
-			case socket.OnTimer:
-			case socket.OnWake:
-				w.poll.Hush()
-				stopped = stopped || ctx.Err() != nil
-				w.mailbox.answer(w.obey)
-			default:
-				if l := &w.lines[ev.Fd]; l.fd >= 0 && l.gen == ev.Pad {
-					w.handle(l, ev.Events)
-				}
-			}
-		}
-		now = socket.Nanotime()
-		if stopped {
-			if now < w.end {
-				w.meter.result.Stopped = true
-				w.end, w.meter.w1 = now, max(now, w.meter.w0)
-			}
-			break
-		}
-	}
-	w.finish(socket.Nanotime())
 }
 
 // finish counts what was offered and not begun, and closes everything.
@@ -323,7 +267,7 @@ func (w *writer) finish(now int64) {
 			l.fd = -1
 		}
 	}
-	w.meter.result.Ended, w.meter.result.Wakeups = now, w.poll.Waits
+	w.meter.result.Wakeups = w.poll.Waits
 	w.meter.finish(now)
 }
 
@@ -486,7 +430,7 @@ func (w *writer) send(l *line, now int64) {
 			w.meter.wrote(socket.Nanotime(), n)
 		case unix.EINTR:
 		case unix.EAGAIN:
-			w.watch(l, unix.EPOLLIN|unix.EPOLLOUT)
+			w.watch(&l.slot, unix.EPOLLIN|unix.EPOLLOUT)
 			return
 		default:
 			w.fail(l, socket.Class(pendingError(l.fd, errno)))
@@ -500,7 +444,7 @@ func (w *writer) send(l *line, now int64) {
 		}
 	}
 	if l.fd >= 0 {
-		w.watch(l, unix.EPOLLIN)
+		w.watch(&l.slot, unix.EPOLLIN)
 	}
 }
 
@@ -570,12 +514,5 @@ func (w *writer) again(l *line, now int64, failed bool) {
 	if w.sched == nil || !w.sched.closed {
 		return
 	}
-	pause := int64(w.sched.think)
-	if failed {
-		if w.cfg.Again > 0 {
-			pause = int64(w.cfg.Again)
-		}
-		pause = max(pause, failedPause)
-	}
-	l.due = now + pause
+	l.due = now + w.sched.pause(failed, w.cfg.Again)
 }
