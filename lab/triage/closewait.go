@@ -3,6 +3,7 @@ package triage
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,21 +24,41 @@ const (
 )
 
 type leak struct {
-	pid     int // 0: not known
 	uid     uint32
 	port    uint16 // of the listener, or 0 and the destination's
 	dstPort uint16
 	n, more int // sockets; those not there in the first sample
 	oldest  time.Duration
-	proc    Process
 	known   bool // owners are known
+	by      map[int]*share
+}
+
+// share is what one process has of a leak: a server of many processes leaks in
+// each of them.
+type share struct {
+	proc    Process
+	n, more int
+}
+
+// shares are a leak's processes, the one with the most sockets first.
+func (l *leak) shares() []*share {
+	return slices.SortedFunc(maps.Values(l.by), func(x, y *share) int {
+		return cmp.Or(cmp.Compare(y.n+y.more, x.n+x.more), cmp.Compare(x.proc.PID, y.proc.PID))
+	})
+}
+
+// inUse tells whether a program still sends on a connection whose peer has
+// closed its own direction only (a half-close, as "send, shut down, read to
+// the end" does): then it is at work and has forgotten nothing.
+func inUse(s *Socket) bool {
+	return s.WQueue > 0 || s.Info != nil && s.Info.LastSent < leakAge
 }
 
 // closeWait finds programs that keep what their peers have closed. A socket
 // in CLOSE-WAIT that no process has accepted yet is its listener's trouble.
 func (d *diagnosis) closeWait() {
 	type group struct {
-		pid  int
+		name string // of the program
 		uid  uint32
 		port uint16
 		dst  uint16
@@ -58,23 +79,29 @@ func (d *diagnosis) closeWait() {
 		if d.listening[s.Src.Port()] == nil {
 			g.port, g.dst = 0, s.Dst.Port()
 		}
-		var p Process
 		if s.Owner != nil {
-			p = *s.Owner
-			g.pid = p.PID
+			g.name = s.Owner.Name
 		}
 		l := by[g]
 		if l == nil {
-			l = &leak{pid: g.pid, uid: g.uid, port: g.port, dstPort: g.dst, proc: p, known: d.b.Known.Owners}
+			l = &leak{uid: g.uid, port: g.port, dstPort: g.dst, known: d.b.Known.Owners, by: map[int]*share{}}
 			by[g] = l
 		}
-		switch {
-		case stays, age >= leakAge, !d.two && s.Info == nil:
+		own := &share{}
+		if s.Owner != nil {
+			if l.by[s.Owner.PID] == nil {
+				l.by[s.Owner.PID] = &share{proc: *s.Owner}
+			}
+			own = l.by[s.Owner.PID]
+		}
+		if (stays || age >= leakAge || !d.two && s.Info == nil) && !inUse(s) {
 			l.n++
+			own.n++
 			l.oldest = max(l.oldest, age)
 		}
 		if d.two && !stays {
 			l.more++
+			own.more++
 		}
 	}
 	var list []*leak
@@ -90,19 +117,29 @@ func (d *diagnosis) closeWait() {
 		}
 	}
 	slices.SortFunc(list, func(x, y *leak) int {
-		return cmp.Or(y.n-x.n, cmp.Compare(x.pid, y.pid), cmp.Compare(x.uid, y.uid), cmp.Compare(x.port, y.port), cmp.Compare(x.dstPort, y.dstPort))
+		return cmp.Or(y.n-x.n, cmp.Compare(x.uid, y.uid), cmp.Compare(x.port, y.port), cmp.Compare(x.dstPort, y.dstPort), cmp.Compare(x.firstPID(), y.firstPID()))
 	})
 	for _, l := range list {
 		d.leak(l)
 	}
 }
 
+// firstPID is the process with the most sockets, 0 where none is known.
+func (l *leak) firstPID() int {
+	if s := l.shares(); len(s) > 0 {
+		return s[0].proc.PID
+	}
+	return 0
+}
+
 func (d *diagnosis) leak(l *leak) {
 	f := Finding{Cause: results.CloseWaitLeak, Severity: Warning, Numbers: map[string]float64{"count": float64(l.n)}}
-	total := l.n + l.more
 	who := owner(nil, l.uid, l.known)
-	if l.pid != 0 {
-		f.Processes = []Process{l.proc}
+	procs := l.shares()
+	for _, p := range procs {
+		f.Processes = append(f.Processes, p.proc)
+	}
+	if len(procs) > 0 {
 		who = names(f.Processes)
 	}
 	f.Text = fmt.Sprintf("%s of %s stay in CLOSE-WAIT", some(l.n, "socket"), who)
@@ -127,17 +164,22 @@ func (d *diagnosis) leak(l *leak) {
 			f.Text += "; not growing just now"
 		}
 	}
-	if p := l.proc; l.pid != 0 && p.FileLimit > 0 {
-		used := max(p.Files, total)
+	// The one with the most sockets comes to its end first.
+	if len(procs) > 0 && procs[0].proc.FileLimit > 0 {
+		p, more, its := procs[0].proc, procs[0].more, "its"
+		used := max(p.Files, procs[0].n+more)
+		if len(procs) > 1 {
+			its = fmt.Sprintf("pid %d's", p.PID)
+		}
 		f.Numbers["files"], f.Numbers["file_limit"] = float64(used), float64(p.FileLimit)
 		switch {
 		case float64(used) >= nearLimit*float64(p.FileLimit):
 			f.Severity = Critical
-			f.Text += fmt.Sprintf("; %s of its %s descriptors are open: accept() fails with EMFILE at the end of them", count(used), count(p.FileLimit))
-		case l.more > 0:
-			f.Text += fmt.Sprintf("; at that rate its %s descriptors are used up in %s", count(p.FileLimit), lasting(seconds(float64(p.FileLimit-used)/(float64(l.more)/d.span))))
+			f.Text += fmt.Sprintf("; %s of %s %s descriptors are open: accept() fails with EMFILE at the end of them", count(used), its, count(p.FileLimit))
+		case more > 0:
+			f.Text += fmt.Sprintf("; at that rate %s %s descriptors are used up in %s", its, count(p.FileLimit), lasting(seconds(float64(p.FileLimit-used)/(float64(more)/d.span))))
 		default:
-			f.Text += fmt.Sprintf("; %s of its %s descriptors are open", count(used), count(p.FileLimit))
+			f.Text += fmt.Sprintf("; %s of %s %s descriptors are open", count(used), its, count(p.FileLimit))
 		}
 	}
 	for _, ls := range d.listening[l.port] {
@@ -149,8 +191,8 @@ func (d *diagnosis) leak(l *leak) {
 		}
 	}
 	pid := "PID"
-	if l.pid != 0 {
-		pid = fmt.Sprint(l.pid)
+	if first := l.firstPID(); first != 0 {
+		pid = fmt.Sprint(first)
 	}
 	f.Evidence = []string{
 		"ss -Htanp state close-wait " + filter + " | wc -l",

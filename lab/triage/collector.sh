@@ -52,7 +52,7 @@ sleep 1
 look 2 -tanoiep
 echo "== limits"
 if have ss; then
-	ss -tanp | sed -n '/^CLOSE-WAIT/s/.*pid=\([0-9]*\),.*/\1/p' | sort -u | head -n 50 | while read -r pid; do
+	ss -tanp | sed -n '/^CLOSE-WAIT/s/.*users:(("[^"]*",pid=\([0-9]*\),.*/\1/p' | sort -u | head -n 50 | while read -r pid; do
 		files=$(ls "/proc/$pid/fd" 2>/dev/null | wc -l)
 		limit=$(show "/proc/$pid/limits" | sed -n 's/^Max open files *\([0-9][0-9]*\).*/\1/p')
 		echo "$pid $files ${limit:-0}"

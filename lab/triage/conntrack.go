@@ -16,6 +16,9 @@ const (
 	// invalidShare is the share of packets from which on INVALID ones are a
 	// fault. A few are normal: late RSTs, port scans.
 	invalidShare = 0.02
+	// fewestInvalid of them in a second are worth a finding: on a quiet host
+	// one late RST is a large share.
+	fewestInvalid = 2
 )
 
 // conntrack judges the connection tracker, of a router or of a host's own
@@ -37,7 +40,7 @@ func (d *diagnosis) conntrack() {
 	if drop > 0 || share >= tableNear {
 		d.tableFull(c, share, drop, early)
 	}
-	if invalid > 0 {
+	if invalid >= fewestInvalid {
 		d.invalid(c, invalid)
 	}
 }

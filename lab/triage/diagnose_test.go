@@ -142,7 +142,24 @@ func TestEachCauseIsFoundAndItsNearMissesAreNot(t *testing.T) {
 			}
 		}, ""},
 		{"the first moments of a burst", func(h *host) { h.waits(150, time.Second, 100) }, ""},
-		{"tcp_tw_reuse=1", func(h *host) { h.waits(4096, 11*time.Second, 0); h.sysctl("net.ipv4.tcp_tw_reuse", "1") }, ""},
+		{"a tenth of the ports at a rate that would use them up, and it has ended", func(h *host) { h.waits(410, 2*time.Second, 0) }, ""},
+		{"tcp_tw_reuse=1", func(h *host) {
+			h.waits(4096, 11*time.Second, 0)
+			h.sysctl("net.ipv4.tcp_tw_reuse", "1")
+			h.grow("TcpExtTWRecycled", 370)
+		}, ""},
+		{"tcp_tw_reuse=1 and some ports free", func(h *host) { h.waits(3000, 11*time.Second, 200); h.sysctl("net.ipv4.tcp_tw_reuse", "1") }, ""},
+		{"tcp_tw_reuse=1 towards a peer without timestamps", func(h *host) {
+			h.waits(4096, 11*time.Second, 30)
+			h.sysctl("net.ipv4.tcp_tw_reuse", "1")
+		}, "time-wait-exhaustion critical"},
+		{"towards this machine, tcp_tw_reuse unknown and so the kernel's own", func(h *host) {
+			h.a, h.b.Sysctls, h.b.Counters = Sample{}, nil, nil
+			lo := netip.MustParseAddr("127.0.0.1")
+			for i := range 28000 {
+				h.later(Socket{Src: at(lo, 32768+i), Dst: at(lo, 5432), State: TimeWait, Timer: TimerTimeWait, Expires: 30 * time.Second})
+			}
+		}, ""},
 		{"tcp_tw_reuse=1 without timestamps", func(h *host) {
 			h.waits(4096, 11*time.Second, 0)
 			h.sysctl("net.ipv4.tcp_tw_reuse", "1")
@@ -177,6 +194,28 @@ func TestEachCauseIsFoundAndItsNearMissesAreNot(t *testing.T) {
 		}, "time-wait-exhaustion critical"},
 
 		{"a leak", func(h *host) { h.leak(12, 5*time.Second) }, "close-wait-leak warning"},
+		{"half-closed by their peers, and still sent to", func(h *host) {
+			h.leak(50, 5*time.Second)
+			for i := range h.b.Sockets {
+				if s := &h.b.Sockets[i]; s.State == CloseWait {
+					s.Info = alive(50 * time.Millisecond)
+				}
+			}
+		}, ""},
+		{"half-closed by their peers, which read slowly", func(h *host) {
+			h.leak(50, 5*time.Second)
+			for i := range h.b.Sockets {
+				if s := &h.b.Sockets[i]; s.State == CloseWait {
+					s.WQueue = 5000
+				}
+			}
+		}, ""},
+		{"a leak in each of many processes", func(h *host) {
+			h.leak(20, 5*time.Second)
+			for i := range h.b.Sockets {
+				h.b.Sockets[i].Owner = &Process{PID: 100 + i, Name: "worker", Files: 9, FileLimit: 1024}
+			}
+		}, "close-wait-leak warning"},
 		{"nine that stay", func(h *host) { h.leak(9, 5*time.Second) }, ""},
 		{"many that have just come", func(h *host) {
 			for i := range 50 {
@@ -249,6 +288,9 @@ func TestEachCauseIsFoundAndItsNearMissesAreNot(t *testing.T) {
 
 		{"a peer that does not read", func(h *host) { h.both(persisting(4)) }, "zero-window warning"},
 		{"a peer that reads slowly", func(h *host) { h.both(persisting(1)) }, ""},
+		{"a peer that took its window back", func(h *host) { h.both(shrunkWindow(4)) }, "zero-window warning"},
+		{"a peer that took its window back for a moment", func(h *host) { h.both(shrunkWindow(2)) }, ""},
+		{"a timer whose backoff was taken back, with an open window", func(h *host) { s := shrunkWindow(4); s.Info.Window = 5000; h.both(s) }, ""},
 		{"a persist timer with an open window", func(h *host) { s := persisting(4); s.Info.Window = 1000; h.both(s) }, ""},
 
 		{"a full table", func(h *host) { h.track(262144, 262144, Conntrack{Drop: 40}) }, "conntrack-full critical"},
@@ -257,6 +299,7 @@ func TestEachCauseIsFoundAndItsNearMissesAreNot(t *testing.T) {
 		{"half full", func(h *host) { h.track(131072, 262144, Conntrack{}) }, ""},
 		{"no bound", func(h *host) { h.track(131072, 0, Conntrack{}) }, ""},
 		{"INVALID packets", func(h *host) { h.track(10, 262144, Conntrack{Invalid: 4}); h.grow("IpInReceives", 8) }, "conntrack-invalid warning"},
+		{"one INVALID packet on a quiet host", func(h *host) { h.track(10, 262144, Conntrack{Invalid: 1}); h.grow("IpInReceives", 5) }, ""},
 		{"a few INVALID packets of many", func(h *host) { h.track(10, 262144, Conntrack{Invalid: 4}); h.grow("IpInReceives", 8000) }, ""},
 		{"INVALID packets long ago", func(h *host) { h.track(10, 262144, Conntrack{}); h.a.Conntrack.Invalid, h.b.Conntrack.Invalid = 5, 5 }, ""},
 
@@ -286,6 +329,46 @@ func TestEachCauseIsFoundAndItsNearMissesAreNot(t *testing.T) {
 				t.Errorf("got %q, want %q\n%s", got, c.want, texts(Diagnose(h.a, h.b)))
 			}
 		})
+	}
+}
+
+// A counter that fell was reset between the looks, or it has wrapped.
+func TestCountersThatFallAreNoFindings(t *testing.T) {
+	h := newHost()
+	h.track(10, 262144, Conntrack{Invalid: -5, Drop: -5, EarlyDrop: -5})
+	for c := range h.b.Counters {
+		h.grow(c, -500)
+	}
+	h.grow("TcpExtListenOverflows", -900)
+	h.grow("TcpExtListenDrops", -500) // the difference of the two must not look like drops
+	if got := h.causes(); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Past the knee, what was not seen to grow is not said to end.
+func TestWhatDoesNotGrowIsNotForetoldToEnd(t *testing.T) {
+	h := newHost()
+	h.waits(2200, 2*time.Second, 0)
+	if f := Diagnose(h.a, h.b); len(f) != 1 || !strings.HasSuffix(f[0].Text, "; not growing just now") {
+		t.Errorf("%s", texts(f))
+	}
+}
+
+// Of many processes the one with the most sockets comes to its limit first.
+func TestALeakOfManyProcessesNamesThem(t *testing.T) {
+	h := newHost()
+	h.leak(20, 5*time.Second)
+	for i := range h.b.Sockets {
+		p := &Process{PID: 100 + i%4, Name: "worker", Files: 9, FileLimit: 1024}
+		if i%4 == 0 {
+			p.Files = 1000
+		}
+		h.b.Sockets[i].Owner = p
+	}
+	f := Diagnose(h.a, h.b)
+	if len(f) != 1 || len(f[0].Processes) != 4 || f[0].Severity != Critical || !strings.Contains(f[0].Text, "20 sockets of worker (pid 100), worker (pid 101), worker (pid 102), 1 more stay") || !strings.Contains(f[0].Text, "1,000 of pid 100's 1,024 descriptors") {
+		t.Errorf("%s", texts(f))
 	}
 }
 
@@ -506,4 +589,12 @@ func TestEveryCauseIsInThePageAboutTriage(t *testing.T) {
 			t.Errorf("%s is not in docs/triage.md", c.Name)
 		}
 	}
+}
+
+// shrunkWindow is a sender whose data found no room, though the peer had
+// offered it: the kernel retransmits as a probe and does not count it.
+func shrunkWindow(backoff int) Socket {
+	s := persisting(backoff)
+	s.Timer = TimerRetransmission
+	return s
 }

@@ -32,7 +32,8 @@ type Read struct {
 // From reads the collector's output, or that of ss alone.
 func From(text string) (Read, error) {
 	var r Read
-	text = strings.ReplaceAll(text, "\r\n", "\n")
+	// What an editor or another system has done to the file.
+	text = strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n")
 	switch {
 	case strings.TrimSpace(text) == "":
 		return r, &SyntaxError{0, "the input is empty", giveSS}
@@ -262,6 +263,6 @@ func (s *Sample) countUnnamed() {
 		}
 	}
 	if s.Unnamed = len(want); s.Unnamed > 0 {
-		s.UnnamedWhy = "the collector was not run as root"
+		s.UnnamedWhy = "the list has no process for them: take it as root, and with ss -p, as the collector does where there is ss"
 	}
 }

@@ -207,6 +207,9 @@ func TestInputThatIsNoneOrCutIsAnError(t *testing.T) {
 		{"details of nothing", head + "\t cubic rto:204\n", "details"},
 		{"a strange number", head + "ESTAB 0 x 10.0.0.1:80 10.0.0.2:90\n", "line 2: \"x\" is no queue's length"},
 		{"a strange state", head + "ESTABLISHED 0 0 10.0.0.1:80 10.0.0.2:90\n", "line 2: \"ESTABLISHED\" is no state"},
+		{"a list of one state", "Recv-Q Send-Q Local Address:Port Peer Address:Port\n0 0 10.0.0.1:80 10.0.0.2:90\n", "no states"},
+		{"bytes", "\x7fELF\x00\x01\n", "no text"},
+		{"cut in its users", head + "ESTAB 0 0 10.0.0.1:80 10.0.0.2:90 users:((\"a\",pid=1,fd=3),(\"b\n", "no users of a socket"},
 		{"a collector of the future", "# tcplab triage collector 2\n== end\n", "version"},
 		{"a collector cut in the middle", whole[:len(whole)/2], "the output was cut in section"},
 		{"a collector without its last line", strings.TrimSuffix(whole, "== end\n"), "the output was cut in section \"limits\""},
@@ -248,6 +251,19 @@ func TestOtherFormsOfSSAreTaken(t *testing.T) {
 	} {
 		r, err := From(text)
 		if err != nil || len(r.B.Sockets) != 1 || r.B.Sockets[0].State != Listen || r.B.Sockets[0].WQueue != 128 {
+			t.Errorf("%s: %+v, %v", name, r.B.Sockets, err)
+		}
+	}
+	for name, text := range map[string]string{
+		"iproute2 2.6":                "State      Recv-Q Send-Q        Local Address:Port          Peer Address:Port\nLISTEN     0      128                     :::22                      :::*      users:((\"sshd\",1,3),(\"x\",2,3)) ino:7 sk:ffff88001234\n",
+		"a name with parentheses":     head + "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"a))b(\",pid=1,fd=3)) ino:7\n",
+		"a name like another's entry": head + "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"x\",pid=7,f\",pid=1,fd=3)) ino:7\n",
+		"with -Z":                     head + "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=1,proc_ctx=system_u:system_r:sshd_t:s0-s0:c0,c1023,fd=3)) ino:7\n",
+		"of an editor for Windows":    "\ufeff" + head + "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=1,fd=3)) ino:7\n",
+		"with other sockets":          "Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port\nti_st ESTAB 0 0 1:2 3:4\nmptcp ESTAB 0 0 10.0.0.1:80 10.0.0.2:90\ntcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=1,fd=3)) timer:(unknown,2sec,0) ino:7\n",
+	} {
+		r, err := From(text)
+		if err != nil || len(r.B.Sockets) != 1 || r.B.Sockets[0].Owner == nil || r.B.Sockets[0].Owner.PID != 1 || r.B.Sockets[0].Inode != 7 {
 			t.Errorf("%s: %+v, %v", name, r.B.Sockets, err)
 		}
 	}

@@ -54,7 +54,7 @@ func (d *diagnosis) acceptQueue() {
 		}
 		f.Processes = procs
 		f.Numbers["queue"], f.Numbers["backlog"] = float64(s.RQueue), float64(s.WQueue)
-		f.Text = fmt.Sprintf("%s connections wait to be accepted at %s by %s, more than its backlog of %s", count(s.RQueue), s.Src, owner(procs, s.UID, d.b.Known.Owners), count(s.WQueue))
+		f.Text = fmt.Sprintf("%s to be accepted at %s by %s, more than its backlog of %s", waiting(s.RQueue), s.Src, owner(procs, s.UID, d.b.Known.Owners), count(s.WQueue))
 		if len(full) > 1 {
 			f.Text += fmt.Sprintf(" (and %s)", some(len(full)-1, "more listener"))
 		}
@@ -84,6 +84,14 @@ func (d *diagnosis) acceptQueue() {
 		"ListenOverflows stands still: nstat -z TcpExtListenOverflows",
 	}
 	d.add(f)
+}
+
+// waiting says how many wait: "1 connection waits".
+func waiting(n uint32) string {
+	if n == 1 {
+		return "1 connection waits"
+	}
+	return count(n) + " connections wait"
 }
 
 // wasFull tells whether one of them was full in the first sample as well.

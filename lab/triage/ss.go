@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ var ssStates = map[string]probe.State{
 	"NEW-SYN-RECV": SynRecv,
 }
 
-var ssTimers = map[string]Timer{"off": TimerNone, "on": TimerRetransmission, "keepalive": TimerKeepalive, "timewait": TimerTimeWait, "persist": TimerPersist}
+var ssTimers = map[string]Timer{"off": TimerNone, "unknown": TimerNone, "on": TimerRetransmission, "keepalive": TimerKeepalive, "timewait": TimerTimeWait, "persist": TimerPersist}
 
 // ssList is what a list of ss says.
 type ssList struct {
@@ -52,6 +53,9 @@ func parseSS(text string, first int) (*ssList, error) {
 	l := &ssList{}
 	if strings.TrimSpace(text) == "" {
 		return nil, &SyntaxError{first, "there is nothing", giveSS}
+	}
+	if strings.IndexByte(text, 0) >= 0 {
+		return nil, &SyntaxError{first, "this is no output of ss: it is no text, or one in UTF-16", giveSS}
 	}
 	if !strings.HasSuffix(text, "\n") {
 		n := first + strings.Count(text, "\n")
@@ -89,9 +93,12 @@ func parseSS(text string, first int) (*ssList, error) {
 			continue
 		}
 		switch f[0] {
-		case "tcp", "mptcp":
+		case "tcp":
 			f = f[1:]
-		case "udp", "raw", "u_str", "u_dgr", "u_seq", "nl", "p_raw", "p_dgr", "icmp6", "v_str", "v_dgr", "sctp", "dccp", "tipc", "xdp", "???":
+		case "Recv-Q":
+			return nil, &SyntaxError{no, "this list has no states: it was asked for one state only (ss state …)", giveSS}
+		case "mptcp", // its subflows are in the list as tcp
+			"udp", "raw", "u_str", "u_dgr", "u_seq", "nl", "p_raw", "p_dgr", "icmp6", "v_str", "v_dgr", "sctp", "dccp", "ti_st", "ti_dg", "ti_rd", "ti_sq", "xdp", "???":
 			cur = nil
 			continue
 		}
@@ -219,16 +226,15 @@ func parseSSAddr(text string) (netip.AddrPort, error) {
 func (l *ssList) details(s *Socket, text string) error {
 	for text != "" {
 		var word string
-		if strings.HasPrefix(text, "users:((") {
-			end := strings.Index(text, "))")
-			if end < 0 {
-				return fmt.Errorf("%.60q has no end: the line was cut", text)
+		if strings.HasPrefix(text, "users:(") {
+			var err error
+			if text, err = users(s, text); err != nil {
+				return err
 			}
-			word, text = text[:end+2], strings.TrimLeft(text[end+2:], " ")
-		} else {
-			word, text, _ = strings.Cut(text, " ")
-			text = strings.TrimLeft(text, " ")
+			continue
 		}
+		word, text, _ = strings.Cut(text, " ")
+		text = strings.TrimLeft(text, " ")
 		if err := l.detail(s, word); err != nil {
 			return err
 		}
@@ -267,8 +273,6 @@ func (l *ssList) detail(s *Socket, word string) error {
 	switch name {
 	case "timer":
 		return parseSSTimer(s, word, v)
-	case "users":
-		return users(s, word)
 	case "uid":
 		n, err = num(32)
 		s.UID = uint32(n)
@@ -379,22 +383,31 @@ func parseSSTime(text string) (time.Duration, error) {
 	return d + n*time.Second + m*time.Millisecond, nil
 }
 
-// users reads users:(("nginx",pid=123,fd=4),…): the first process counts.
-func users(s *Socket, word string) error {
-	bad := fmt.Errorf("%.60q are no users of a socket", word)
-	inner, ok := strings.CutPrefix(word, `users:(("`)
-	if !ok {
-		return bad
+// user is one entry of users:(…): ("nginx",pid=123,fd=4), before iproute2 3.17
+// ("nginx",123,4), with -Z and -T more in between. A program chooses its name,
+// with quotes and parentheses if it likes.
+var user = regexp.MustCompile(`^\("(.*?)",(?:pid=)?([0-9]+),(?:[a-z_]+=[^")]*?,)*(?:fd=)?[0-9]+\)`)
+
+// users reads users:(("nginx",pid=123,fd=4),…), of which the first process
+// counts, and gives back what follows.
+func users(s *Socket, text string) (string, error) {
+	rest := strings.TrimPrefix(text, "users:(")
+	for n := 0; ; n++ {
+		m := user.FindStringSubmatch(rest)
+		if m == nil {
+			return "", fmt.Errorf("%.60q are no users of a socket: it is no output of ss, or the line was cut", text)
+		}
+		if n == 0 {
+			pid, err := strconv.ParseUint(m[2], 10, 31)
+			if err != nil {
+				return "", fmt.Errorf("%.60q: no number of a process", text)
+			}
+			s.Owner = &Process{PID: int(pid), Name: printable(m[1])}
+		}
+		rest = rest[len(m[0]):]
+		if after, ok := strings.CutPrefix(rest, ")"); ok {
+			return strings.TrimLeft(after, " "), nil
+		}
+		rest = strings.TrimPrefix(rest, ",")
 	}
-	name, rest, ok := strings.Cut(inner, `",pid=`)
-	if !ok {
-		return bad
-	}
-	digits, _, ok := strings.Cut(rest, ",")
-	pid, err := strconv.Atoi(digits)
-	if !ok || err != nil || pid < 0 {
-		return bad
-	}
-	s.Owner = &Process{PID: pid, Name: printable(name)}
-	return nil
 }

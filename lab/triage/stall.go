@@ -58,6 +58,8 @@ func (d *diagnosis) stalls() {
 		case TimerRetransmission:
 			c := d.chain(s)
 			switch {
+			case shrunk(s):
+				shut = append(shut, chain{s: s})
 			case s.State == SynSent:
 				if s.Retrans >= stalledRetrans {
 					attempts = append(attempts, c)
@@ -116,6 +118,13 @@ func (d *diagnosis) isShut(s *Socket) bool {
 	}
 	old := d.earlier(s)
 	return old != nil && old.Timer == TimerPersist && s.WQueue >= old.WQueue || s.Expires >= 2*time.Second
+}
+
+// shrunk tells whether the peer took its window back while data was under way:
+// retransmissions are then its probes, and do not count as retransmissions
+// (tcp_retransmit_timer).
+func shrunk(s *Socket) bool {
+	return s.State != SynSent && s.Retrans == 0 && s.WQueue > 0 && s.Info != nil && s.Info.Backoff >= shutBackoff && s.Info.Window == 0
 }
 
 // chain reckons how long a socket's data has been under way, and when the

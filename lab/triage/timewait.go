@@ -101,7 +101,7 @@ func (d *diagnosis) timeWait() {
 	for _, u := range uses {
 		// Mostly live connections: more ports may be wanted, and TIME-WAIT is
 		// not what takes them.
-		if 2*u.timeWait >= u.used && !d.reuses(u.dst.Addr(), u.src) {
+		if 2*u.timeWait >= u.used && !d.reuses(u, ceiling) {
 			list = append(list, u)
 		}
 	}
@@ -134,15 +134,20 @@ func (d *diagnosis) takesPort(s *Socket, low, high int) bool {
 
 // reuses tells whether connect() may take ports over from TIME-WAIT
 // (tcp_twsk_unique): then it does not run out of them.
-func (d *diagnosis) reuses(dst, src netip.Addr) bool {
+func (d *diagnosis) reuses(u *portUse, ceiling int) bool {
 	if d.b.sysctl("net.ipv4.tcp_timestamps", 1) == 0 {
 		return false
 	}
-	switch d.b.sysctl("net.ipv4.tcp_tw_reuse", 0) {
+	// The peer may have no timestamps. Where all ports are taken and the last
+	// of them just now, nearly each connect() would have taken one over.
+	if n, counted := d.grown("TcpExtTWRecycled"); counted && n == 0 && float64(u.used) >= portsGone*float64(ceiling) && u.last <= presentRate {
+		return false
+	}
+	switch d.b.sysctl("net.ipv4.tcp_tw_reuse", 2) {
 	case 1:
 		return true
 	case 2:
-		return dst.IsLoopback() && src.IsLoopback()
+		return u.dst.Addr().IsLoopback() && u.src.IsLoopback()
 	}
 	return false
 }
@@ -194,7 +199,7 @@ func (d *diagnosis) exhaustion(u *portUse, ceiling int) bool {
 		f.Severity = Warning
 		f.Text = taken + fmt.Sprintf(", past the search knee at %s: connect() searches among them and takes CPU", count(kneeAt))
 		f.Text += d.outlook(growth, left, comesTo, ceiling)
-	case share >= worthProjecting && comesTo >= float64(ceiling):
+	case share >= worthProjecting && comesTo >= float64(ceiling) && (growth > 0 || !d.two): // else it has ended
 		f.Severity = Warning
 		f.Text = taken + fmt.Sprintf("; at the present %s", rate(opens))
 		if growth > 0 {
@@ -234,6 +239,8 @@ func (d *diagnosis) outlook(growth, left, comesTo float64, ceiling int) string {
 	switch {
 	case growth > 0 && comesTo >= portsGone*float64(ceiling):
 		return fmt.Sprintf("; growing by %s, they are used up in %s", rate(growth), lasting(seconds(left)))
+	case d.two && growth <= 0:
+		return "; not growing just now"
 	case comesTo >= portsGone*float64(ceiling):
 		return "; at the present rate of closing they are used up within a minute"
 	}
