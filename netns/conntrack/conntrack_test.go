@@ -1,7 +1,6 @@
 package conntrack
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,34 +16,10 @@ import (
 
 	"tcplab/netns"
 	"tcplab/netns/internal/nstest"
-	"tcplab/netns/tree"
+	"tcplab/netns/tree/treetest"
 )
 
-func TestMain(m *testing.M) {
-	tree.Register("suite", func(context.Context, tree.Worker) error {
-		os.Args = []string{os.Args[0], "-test.skip=^TestAllOfThisAsAPlainUser$"}
-		if code := nstest.Run(m); code != 0 {
-			os.Exit(code)
-		}
-		return nil
-	})
-	tree.Main()
-	if os.Geteuid() == 0 {
-		os.Exit(nstest.Run(m))
-	}
-	tr, err := tree.Start(context.Background(), "suite", tree.Options{})
-	if err == nil {
-		err = tr.Wait()
-	}
-	var exit *tree.ExitError
-	if errors.As(err, &exit) && exit.Code > 0 {
-		os.Exit(exit.Code)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { treetest.Main(m) }
 
 func TestAllOfThisAsAPlainUser(t *testing.T) { nstest.AgainAsPlainUser(t) }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -14,36 +13,10 @@ import (
 
 	"tcplab/netns"
 	"tcplab/netns/internal/nstest"
-	"tcplab/netns/tree"
+	"tcplab/netns/tree/treetest"
 )
 
-// TestMain runs the suite where it is as root, and inside a process tree as a
-// plain user, who can make namespaces nowhere else.
-func TestMain(m *testing.M) {
-	tree.Register("suite", func(context.Context, tree.Worker) error {
-		os.Args = []string{os.Args[0], "-test.skip=^TestAllOfThisAsAPlainUser$"}
-		if code := nstest.Run(m); code != 0 {
-			os.Exit(code)
-		}
-		return nil
-	})
-	tree.Main()
-	if os.Geteuid() == 0 {
-		os.Exit(nstest.Run(m))
-	}
-	tr, err := tree.Start(context.Background(), "suite", tree.Options{})
-	if err == nil {
-		err = tr.Wait()
-	}
-	var exit *tree.ExitError
-	if errors.As(err, &exit) && exit.Code > 0 {
-		os.Exit(exit.Code)
-	}
-	if err != nil {
-		io.WriteString(os.Stderr, err.Error()+"\n")
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { treetest.Main(m) }
 
 func TestAllOfThisAsAPlainUser(t *testing.T) { nstest.AgainAsPlainUser(t) }
 

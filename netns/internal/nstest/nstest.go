@@ -27,6 +27,9 @@ const nobody = 65534
 
 const plainEnv = "NSTEST_PLAIN_USER"
 
+// Plain is what the environment has of a suite that runs for a plain user.
+const Plain = plainEnv + "=1"
+
 // PlainUser tells whether the suite runs for a plain user: as one, or as root
 // of its user namespace.
 func PlainUser() bool { return os.Getenv(plainEnv) != "" || os.Geteuid() != 0 }
@@ -63,7 +66,7 @@ func AgainAsPlainUser(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), binary, args...)
 	// Not the caller's folder: a plain user may not be able to enter it.
 	cmd.Dir = temp
-	cmd.Env = append(os.Environ(), plainEnv+"=1", "TMPDIR="+temp, "HOME="+temp)
+	cmd.Env = append(os.Environ(), Plain, "TMPDIR="+temp, "HOME="+temp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
