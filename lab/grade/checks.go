@@ -218,20 +218,50 @@ func seedIsOwn(s *subject) (float64, string) {
 	return 1, fmt.Sprintf("seed %d", s.run.Seeds.Run)
 }
 
+// tally counts, of what was asked for, what holds, with why the rest does not.
+type tally struct {
+	asked, held int
+	why         []string
+}
+
+func (t *tally) yes() { t.asked++; t.held++ }
+
+func (t *tally) no(why string) {
+	t.asked++
+	t.why = append(t.why, why)
+}
+
+// claim takes an expectation or a prediction; what was not asked, or not
+// reached, does not count.
+func (t *tally) claim(name string, holds results.Holds) {
+	switch holds {
+	case results.NotAsked, results.NotReached:
+	case results.HoldsYes:
+		t.yes()
+	default:
+		t.no(name + ": " + string(holds))
+	}
+}
+
+// score is the share that holds, in words too: format begins with the two
+// counts.
+func (t *tally) score(format string, more ...any) (float64, string) {
+	return share(t.held, t.asked), joined(fmt.Sprintf(format, append([]any{t.held, t.asked}, more...)...), t.why)
+}
+
 func trialsCount(s *subject) (float64, string) {
-	all, valid := s.trials(), 0
-	var why []string
-	for _, t := range all {
-		if t.Validity.Valid {
-			valid++
+	var t tally
+	for _, one := range s.trials() {
+		if one.Validity.Valid {
+			t.yes()
 		} else {
-			why = append(why, fmt.Sprintf("trial %d (%s) does not: %s", t.Number, t.Arm, strings.Join(t.Validity.Reasons, ", ")))
+			t.no(fmt.Sprintf("trial %d (%s) does not: %s", one.Number, one.Arm, strings.Join(one.Validity.Reasons, ", ")))
 		}
 	}
-	if len(all) == 0 {
+	if t.asked == 0 {
 		return 0, "no trial was measured"
 	}
-	return share(valid, len(all)), joined(fmt.Sprintf("%d of %d trials count", valid, len(all)), why)
+	return t.score("%d of %d trials count")
 }
 
 // sameLoad compares what was offered a second, arm by arm and client by
@@ -248,8 +278,8 @@ func sameLoad(s *subject) (float64, string) {
 	if base == "" || len(s.run.Arms[base].Trials) == 0 {
 		return 0, "the baseline was not measured"
 	}
-	alike, asked := 0, 0
-	var why, left []string
+	var t tally
+	var left []string
 	for _, name := range s.armNames() {
 		a := s.run.Arms[name]
 		if name == base || len(a.Trials) == 0 {
@@ -259,20 +289,19 @@ func sameLoad(s *subject) (float64, string) {
 			left = append(left, fmt.Sprintf("%s (%s)", name, l))
 			continue
 		}
-		asked++
 		if diff := s.differs(s.run.Arms[base], a); diff != "" && !s.endsWithAnEvent(base) && !s.endsWithAnEvent(name) {
-			why = append(why, name+": "+diff)
+			t.no(name + ": " + diff)
 		} else {
-			alike++
+			t.yes()
 		}
 	}
 	if len(left) > 0 {
-		why = append(why, "left out, their lever being the load: "+strings.Join(left, ", "))
+		t.why = append(t.why, "left out, their lever being the load: "+strings.Join(left, ", "))
 	}
-	if asked == 0 {
-		return 1, joined("no arm has to be compared", why)
+	if t.asked == 0 {
+		return 1, joined("no arm has to be compared", t.why)
 	}
-	return share(alike, asked), joined(fmt.Sprintf("%d of %d arms had %s's load", alike, asked, base), why)
+	return t.score("%d of %d arms had %s's load", base)
 }
 
 // loadLever is the lever of an arm that changes what is offered, or "".
@@ -334,8 +363,7 @@ func tableHasRows(s *subject) (float64, string) {
 	if len(rows) == 0 {
 		return 1, "this experiment asks for none in particular"
 	}
-	have := 0
-	var why []string
+	var t tally
 	for _, row := range rows {
 		var lack []string
 		for _, name := range s.armNames() {
@@ -344,12 +372,12 @@ func tableHasRows(s *subject) (float64, string) {
 			}
 		}
 		if len(lack) == 0 {
-			have++
+			t.yes()
 		} else {
-			why = append(why, fmt.Sprintf("%s is missing in %s", row, strings.Join(lack, ", ")))
+			t.no(fmt.Sprintf("%s is missing in %s", row, strings.Join(lack, ", ")))
 		}
 	}
-	return share(have, len(rows)), joined(fmt.Sprintf("%d of %d rows: %s", have, len(rows), strings.Join(rows, ", ")), why)
+	return t.score("%d of %d rows: %s", strings.Join(rows, ", "))
 }
 
 // hasMetric says whether anything in an arm has the metric; a class of errors
@@ -365,92 +393,72 @@ func hasMetric(a results.Arm, name string) bool {
 }
 
 func claimsHold(s *subject) (float64, string) {
-	asked, yes := 0, 0
-	var why []string
+	var t tally
 	for _, k := range sorted(s.run.Expectations) {
-		switch x := s.run.Expectations[k]; x.Holds {
-		case results.NotAsked, results.NotReached:
-		case results.HoldsYes:
-			asked, yes = asked+1, yes+1
-		default:
-			asked++
-			why = append(why, k+": "+string(x.Holds))
-		}
+		t.claim(k, s.run.Expectations[k].Holds)
 	}
-	if asked == 0 {
+	if t.asked == 0 {
 		return 0, "nothing was claimed of the arms that ran"
 	}
-	return share(yes, asked), joined(fmt.Sprintf("%d of %d hold", yes, asked), why)
+	return t.score("%d of %d hold")
 }
 
 func predictionsHold(s *subject) (float64, string) {
-	asked, yes := 0, 0
-	var why []string
+	var t tally
 	for _, k := range sorted(s.run.Predictions) {
-		p := s.run.Predictions[k]
-		if p.Within == "" || p.Holds == results.NotAsked || p.Holds == results.NotReached {
-			continue
-		}
-		asked++
-		if p.Holds == results.HoldsYes {
-			yes++
-		} else {
-			why = append(why, k+": "+string(p.Holds))
+		if p := s.run.Predictions[k]; p.Within != "" {
+			t.claim(k, p.Holds)
 		}
 	}
-	if asked == 0 {
+	if t.asked == 0 {
 		return 1, "none with a tolerance was asked"
 	}
-	return share(yes, asked), joined(fmt.Sprintf("%d of %d are within their tolerance", yes, asked), why)
+	return t.score("%d of %d are within their tolerance")
 }
 
 func packetsShown(s *subject) (float64, string) {
-	asked, there := 0, 0
-	var why []string
+	var t tally
 	for _, k := range sorted(s.run.Evidence) {
 		ev := s.run.Evidence[k]
 		if len(s.run.Arms[ev.Arm].Trials) == 0 {
 			continue
 		}
-		asked++
 		found := false
-		for _, t := range s.run.Arms[ev.Arm].Trials {
-			_, err := os.Stat(filepath.Join(s.dir, t.Dir, results.CaptureFile))
-			found = found || err == nil && len(t.Ladders[k].Events) > 0
+		for _, one := range s.run.Arms[ev.Arm].Trials {
+			_, err := os.Stat(filepath.Join(s.dir, one.Dir, results.CaptureFile))
+			found = found || err == nil && len(one.Ladders[k].Events) > 0
 		}
 		if found {
-			there++
+			t.yes()
 		} else {
-			why = append(why, fmt.Sprintf("%s (%s in %s) has no ladder or no capture", k, ev.Show, ev.Arm))
+			t.no(fmt.Sprintf("%s (%s in %s) has no ladder or no capture", k, ev.Show, ev.Arm))
 		}
 	}
-	if asked == 0 {
+	if t.asked == 0 {
 		return 0, "no evidence was asked for"
 	}
-	return share(there, asked), joined(fmt.Sprintf("%d of %d", there, asked), why)
+	return t.score("%d of %d")
 }
 
 func settingsJustified(s *subject) (float64, string) {
-	all, justified := 0, 0
-	var why []string
+	var t tally
 	for _, name := range s.armNames() {
 		a := s.run.Arms[name]
 		for _, k := range sorted(a.Levers) {
 			if !strings.Contains(k, "sysctl") && !strings.HasPrefix(k, "kernel.") {
 				continue
 			}
-			all++
 			if a.Levers[k].Why != "" {
-				justified++
+				t.yes()
 			} else {
-				why = append(why, fmt.Sprintf("%s: %s has no reason", name, k))
+				t.no(fmt.Sprintf("%s: %s has no reason", name, k))
 			}
 		}
 	}
-	if all == 0 {
+	if t.asked == 0 {
 		return 1, "no arm changes a kernel setting"
 	}
-	return share(justified, all), joined(fmt.Sprintf("%d of %d", justified, all), why)
+	return t.score("%d of %d")
 }
 
 func notesAreThere(s *subject) (float64, string) {
