@@ -2,6 +2,7 @@ package plots
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -66,24 +67,22 @@ func keepFlow(t testing.TB, dir string, tr *results.Trial, flows map[string][2]f
 			tr.Metrics[name+".tcp.bbr.bandwidth.p50"] = results.Quantity{Value: median(rate), Unit: "bit/s"}
 		}
 	}
+	keepSamples(t, dir, tr, series)
+}
+
+// keepSamples writes what a trial that only has series leaves behind.
+func keepSamples(t testing.TB, dir string, tr *results.Trial, series []results.Series) {
+	t.Helper()
 	for _, s := range series {
 		tr.Columns = append(tr.Columns, s.Column())
 	}
-	var b bytes.Buffer
-	if err := results.WriteSamples(&b, series); err != nil {
-		t.Fatal(err)
+	var samples, hlog bytes.Buffer
+	err := errors.Join(results.WriteSamples(&samples, series), results.WriteHistograms(&hlog, results.Histograms{}),
+		os.MkdirAll(filepath.Join(dir, tr.Dir), 0o777))
+	for name, data := range map[string][]byte{results.SamplesFile: samples.Bytes(), results.HistogramFile: hlog.Bytes()} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, tr.Dir, name), data, 0o666))
 	}
-	if err := os.MkdirAll(filepath.Join(dir, tr.Dir), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, tr.Dir, results.SamplesFile), b.Bytes(), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	b.Reset()
-	if err := results.WriteHistograms(&b, results.Histograms{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, tr.Dir, results.HistogramFile), b.Bytes(), 0o666); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -81,26 +79,7 @@ func makeSlow(t testing.TB, dir string) *results.Run {
 			}
 			series = append(series, opened)
 		}
-		for _, s := range series {
-			tr.Columns = append(tr.Columns, s.Column())
-		}
-		var b bytes.Buffer
-		if err := results.WriteSamples(&b, series); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.MkdirAll(filepath.Join(dir, tr.Dir), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, tr.Dir, results.SamplesFile), b.Bytes(), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		b.Reset()
-		if err := results.WriteHistograms(&b, results.Histograms{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, tr.Dir, results.HistogramFile), b.Bytes(), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		keepSamples(t, dir, &tr, series)
 		r.Arms[name] = results.Arm{Position: i, Baseline: i == 0, Trials: []results.Trial{tr}}
 	}
 	return r
