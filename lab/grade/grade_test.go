@@ -92,6 +92,31 @@ func TestSettingsWithoutAReasonCostPoints(t *testing.T) {
 	}
 }
 
+func TestAShareIsOfWhatWasAskedFor(t *testing.T) {
+	s := &subject{run: record()}
+	no := &s.run.Arms["after"].Trials[0].Validity
+	no.Valid, no.Reasons = false, []string{"too slow"}
+	holds := map[string]results.Holds{"a": results.HoldsYes, "b": results.HoldsNo, "c": results.HoldsMixed, "d": results.NotAsked, "e": results.NotReached}
+	s.run.Expectations, s.run.Predictions = map[string]results.Expectation{}, map[string]results.Prediction{"f": {}}
+	for name, h := range holds {
+		s.run.Expectations[name] = results.Expectation{Holds: h}
+		s.run.Predictions[name] = results.Prediction{Holds: h, Within: "5%"}
+	}
+	for name, tt := range map[string]struct {
+		check func(*subject) (float64, string)
+		share float64
+		why   string
+	}{
+		"trials":      {trialsCount, 2. / 3, "2 of 3 trials count; trial 2 (after) does not: too slow"},
+		"claims":      {claimsHold, 1. / 3, "1 of 3 hold; b: no; c: mixed"},
+		"predictions": {predictionsHold, 1. / 3, "1 of 3 are within their tolerance; b: no; c: mixed"},
+	} {
+		if share, why := tt.check(s); share != tt.share || why != tt.why {
+			t.Errorf("%s: %v: %s", name, share, why)
+		}
+	}
+}
+
 // A record cannot make the grader read outside of its folder.
 func TestARecordsFilesLieInItsFolder(t *testing.T) {
 	dir := t.TempDir()
