@@ -49,6 +49,7 @@ const (
 	UserNamespaces    Feature = "user-namespaces"
 	NetworkNamespaces Feature = "network-namespaces"
 	Sysctls           Feature = "sysctls"
+	RealTime          Feature = "real-time"
 	Veth              Feature = "veth"
 	Bridge            Feature = "bridge"
 	AFPacket          Feature = "af-packet"

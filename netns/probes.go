@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -26,6 +27,7 @@ func probes() []probe {
 		{UserNamespaces, "user namespaces", noPlain, "run as root, or see the error for the sysctl or rule that forbids them", askUserNamespaces},
 		{NetworkNamespaces, "network namespaces", "no lab on the host's kernel", "run as root, or use --clock=virtual", askNetworkNamespaces},
 		{Sysctls, "the sysctls that a lab pins", "runs are not comparable with those of other machines", "a /proc/sys that can be written (in containers: --privileged)", askSysctls},
+		{RealTime, "real-time scheduling (SCHED_FIFO)", "where others use the CPUs too, trials wait for them, and more runs are invalid", "run as root (in containers: --cap-add SYS_NICE)", askRealTime},
 		{Veth, "veth pairs", "no links, so no lab on the host's kernel", getModule + " (CONFIG_VETH)", askLink(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}, PeerName: "probe1"})},
 		{Bridge, "bridges", "no netem wire; the userspace wire needs none", getModule + " (CONFIG_BRIDGE)", askLink(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}})},
 		{AFPacket, "AF_PACKET sockets", "no userspace wire, no middleboxes, no captures", getModule + " (CONFIG_PACKET)", askPacket},
@@ -102,6 +104,21 @@ func askSysctls() (string, error) {
 		}
 		return fmt.Sprintf("%d of %d; this kernel lacks or keeps %s", len(pinned)-len(missed), len(pinned), strings.Join(keys, ", ")), nil
 	})
+}
+
+// askRealTime puts a thread into real time and back.
+func askRealTime() (string, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return "", refusedIf(err, unix.ENOSYS, unix.EPERM)
+	}
+	fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
+	if err := unix.SchedSetAttr(0, &fifo, 0); err != nil {
+		return "", refusedIf(err, unix.ENOSYS, unix.EPERM)
+	}
+	return "", unix.SchedSetAttr(0, own, 0)
 }
 
 func askLink(link netlink.Link) func() (string, error) {

@@ -102,6 +102,9 @@ func Start(job Job, argv []string, start func(*exec.Cmd) error, hear Listener) (
 	return p, nil
 }
 
+// PID is the process's id in the lab's own namespace of processes.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 func (p *Process) why(err error) error {
 	<-p.exited
 	p.mu.Lock()

@@ -203,7 +203,7 @@ func watch(ctx context.Context, g Go) func() Usage {
 		c, rss := cpu()
 		mu.Lock()
 		defer mu.Unlock()
-		u := Usage{CPU: c, MaxRSS: rss, Wakeups: Wakeups()}
+		u := Usage{CPU: c, MaxRSS: rss, Wakeups: Wakeups(), RealTime: realTime()}
 		switch have {
 		case 1:
 			u.CPUWindow = c - from
@@ -212,6 +212,16 @@ func watch(ctx context.Context, g Go) func() Usage {
 		}
 		return u
 	}
+}
+
+// realTime is the priority of this process under SCHED_FIFO, as the kernel has
+// it; 0 where it has another policy.
+func realTime() uint32 {
+	attr, err := unix.SchedGetAttr(os.Getpid(), 0)
+	if err != nil || attr.Policy != unix.SCHED_FIFO {
+		return 0
+	}
+	return attr.Priority
 }
 
 // cpu is user + system time of this process and its ended children, s, and

@@ -201,6 +201,7 @@ type measured struct {
 	wires       map[string]*program.WireResult
 	middleboxes map[string]*program.MiddleboxResult
 	counters    map[string]map[string]int64 // host → whole trial
+	waits       map[string]float64          // agent → s of the window that it waited for a CPU; none on the virtual clock
 	interrupted bool
 	ended       atomic.Int64 // when an awaited event ended the window; 0: it ran to its end
 
@@ -222,6 +223,7 @@ func (o *one) measure(ctx context.Context) *measured {
 	o.rec.start(t0)
 	o.ticked = t0
 	o.cap.window(o, m.span)
+	back := lookOn()
 	for _, p := range o.st.procs {
 		if err := p.Go(agent.Go{T0: t0, From: m.from, To: m.to}); err != nil {
 			m.reason(fmt.Errorf("agent %s could not be sent go: %w", p.Job.Name, err))
@@ -236,11 +238,15 @@ func (o *one) measure(ctx context.Context) *measured {
 	spawn(func() { o.faults(run, m) })
 	spawn(func() { o.flows(run, m) })
 	spawn(func() { o.diagnose(run, m) })
+	if !o.w.virtual {
+		spawn(func() { o.waits(run, m) })
+	}
 	if o.arm.Trial.Until != "" {
 		spawn(func() { o.until(run, m) })
 	}
 
 	o.waitClients(ctx, m)
+	back()
 	if o.w.holds(o.plan, false) {
 		o.hold(ctx)
 	}

@@ -37,6 +37,7 @@ func (o *one) validate(m *measured) {
 		}
 		o.validateLoad(c, r, m)
 		o.validateSkew(c.Name, r, used, m)
+		o.validateWaits(c.Name, r, used, m)
 	}
 	for _, w := range o.out.Wires {
 		o.validateWire(w, m)
