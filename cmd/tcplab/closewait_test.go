@@ -6,7 +6,7 @@ import "testing"
 // that the trial does not reach: each is noticed by the claims that rest on it.
 func TestCloseWaitFailsWithoutItsLevers(t *testing.T) {
 	u := guestUser(t, true, "close-wait")
-	u.without(t, "close-wait", []string{
+	u.failsExactly(t, "close-wait", []string{
 		"arms.fixed.faults.leak.at=500ms", "arms.fixed.faults.leak.on=server", "arms.fixed.faults.leak.do=stop-closing",
 		"arms.keepalive.server.options.SO_KEEPALIVE=false",
 		"arms.more_descriptors.hosts.server.limits.nofile=4000",

@@ -2,7 +2,6 @@ package main
 
 import (
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -14,34 +13,7 @@ import (
 // loss: with either taken away, the claims that rest on it do not hold.
 func TestCongestionFailsWithoutItsLevers(t *testing.T) {
 	u := guestUser(t, true, "slow")
-	run := []string{"run", "congestion", "--kernel=guest", "--profile", "quick"}
-	failing := func(want int, more ...string) []string {
-		t.Helper()
-		args := append(slices.Clone(run), more...)
-		if code, out, errs := u.inGuest(t, nil, args...); code != want {
-			t.Fatalf("%v: exit code %d, not %d\n%s%s", args, code, want, out, errs)
-		}
-		r, err := results.Load(filepath.Join(u.dir, "runs", "congestion", "latest"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var failed []string
-		for name, x := range r.Expectations {
-			if x.Holds == results.HoldsNo {
-				failed = append(failed, name)
-			}
-		}
-		for name, p := range r.Predictions {
-			if p.Holds == results.HoldsNo {
-				failed = append(failed, name)
-			}
-		}
-		slices.Sort(failed)
-		return failed
-	}
-	if failed := failing(lab.ExitPass); failed != nil {
-		t.Errorf("as it is, these do not hold: %v", failed)
-	}
+	u.holds(t, "congestion", "--profile=quick")
 	for _, tt := range []struct {
 		set, only string
 		fails     []string
@@ -50,12 +22,7 @@ func TestCongestionFailsWithoutItsLevers(t *testing.T) {
 		{"links.wan.wire.towards.server.loss=0.001%", "cubic,cubic_clean", []string{"collapses", "loss_did_it"}},
 		{"arms.bbr_clean.clients.flow.options.TCP_CONGESTION=cubic", "cubic_clean,bbr_clean,cubic", []string{"bbr_keeps_the_queue_short", "bbr_loses_at_the_queue"}},
 	} {
-		failed := failing(lab.ExitFail, "--only", tt.only, "--set", tt.set)
-		for _, f := range tt.fails {
-			if !slices.Contains(failed, f) {
-				t.Errorf("with %s, %s holds all the same; what does not: %v", tt.set, f, failed)
-			}
-		}
+		u.failsWithout(t, []string{tt.set}, tt.fails, "congestion", "--profile=quick", "--only", tt.only)
 	}
 	u.nothingLeft(t)
 }

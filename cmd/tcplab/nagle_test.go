@@ -1,23 +1,16 @@
 package main
 
-import (
-	"path/filepath"
-	"slices"
-	"testing"
-
-	"tcplab/lab"
-	"tcplab/results"
-)
+import "testing"
 
 // Each claim of the experiment rests on a lever, of an arm or of the baseline;
 // without it, the claim does not hold.
 func TestNagleFailsWithoutItsLevers(t *testing.T) {
 	u := guestUser(t, true, "slow")
+	u.holds(t, "nagle", "--profile=quick")
 	for _, tt := range []struct {
 		set   []string
 		fails []string
 	}{
-		{nil, nil},
 		{[]string{"arms.nodelay.client.options.TCP_NODELAY=false",
 			"arms.coalesced.client.send=parts",
 			"arms.corked.client.send=parts",
@@ -29,32 +22,7 @@ func TestNagleFailsWithoutItsLevers(t *testing.T) {
 			"arms.corked.client.deadline=50ms"},
 			[]string{"half_of_all_stall", "and_the_slowest_no_more", "same_load", "all_answered"}},
 	} {
-		want, args := lab.ExitPass, []string{"run", "nagle", "--kernel=guest", "--profile", "quick"}
-		if tt.fails != nil {
-			want = lab.ExitFail
-		}
-		for _, s := range tt.set {
-			args = append(args, "--set", s)
-		}
-		if code, out, errs := u.inGuest(t, nil, args...); code != want {
-			t.Fatalf("%v: exit code %d, not %d\n%s%s", args, code, want, out, errs)
-		}
-		r, err := results.Load(filepath.Join(u.dir, "runs", "nagle", "latest"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var failed []string
-		for name, x := range r.Expectations {
-			if x.Holds == results.HoldsNo {
-				failed = append(failed, name)
-			}
-		}
-		slices.Sort(failed)
-		for _, f := range tt.fails {
-			if !slices.Contains(failed, f) {
-				t.Errorf("%v: %s holds all the same; what does not: %v", tt.set, f, failed)
-			}
-		}
+		u.failsWithout(t, tt.set, tt.fails, "nagle", "--profile=quick")
 	}
 	u.nothingLeft(t)
 }

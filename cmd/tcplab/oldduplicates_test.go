@@ -1,21 +1,12 @@
 package main
 
-import (
-	"path/filepath"
-	"slices"
-	"testing"
-
-	"tcplab/lab"
-	"tcplab/results"
-)
+import "testing"
 
 // What lets old bytes in and what refuses them rests on each arm's lever: with
 // the lever taken away the arm's claims do not hold.
 func TestOldDuplicatesFailWithoutTheirLevers(t *testing.T) {
 	u := guestUser(t, true, "slow")
-	if failed := u.oldDuplicates(t, lab.ExitPass, ""); failed != nil {
-		t.Errorf("as it is, these do not hold: %v", failed)
-	}
+	u.holds(t, "old-duplicates", "--profile=quick")
 	const ts = ".hosts.client.sysctl[net.ipv4.tcp_timestamps]="
 	for _, tt := range []struct {
 		what, only string
@@ -38,38 +29,9 @@ func TestOldDuplicatesFailWithoutTheirLevers(t *testing.T) {
 		{"an application that does not go on", "kept,destroyed",
 			[]string{"arms.destroyed.client.waits=true", "arms.destroyed.client.deadline=1s"}, []string{"nobody_notices"}},
 	} {
-		set := []string{"--only", tt.only}
-		for _, s := range tt.set {
-			set = append(set, "--set", s)
-		}
-		failed := u.oldDuplicates(t, lab.ExitFail, tt.what, set...)
-		for _, f := range tt.fails {
-			if !slices.Contains(failed, f) {
-				t.Errorf("%s: %s holds all the same; what does not: %v", tt.what, f, failed)
-			}
-		}
+		t.Run(tt.what, func(t *testing.T) {
+			u.failsWithout(t, tt.set, tt.fails, "old-duplicates", "--profile=quick", "--only", tt.only)
+		})
 	}
 	u.nothingLeft(t)
-}
-
-// oldDuplicates runs the quick profile on the virtual clock, and names the
-// expectations that do not hold.
-func (u *user) oldDuplicates(t *testing.T, want int, what string, more ...string) []string {
-	t.Helper()
-	args := append([]string{"run", "old-duplicates", "--kernel=guest", "--profile", "quick"}, more...)
-	if code, out, errs := u.inGuest(t, nil, args...); code != want {
-		t.Fatalf("%s: %v: exit code %d, not %d\n%s%s", what, args, code, want, out, errs)
-	}
-	r, err := results.Load(filepath.Join(u.dir, "runs", "old-duplicates", "latest"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var failed []string
-	for name, x := range r.Expectations {
-		if x.Holds == results.HoldsNo {
-			failed = append(failed, name)
-		}
-	}
-	slices.Sort(failed)
-	return failed
 }

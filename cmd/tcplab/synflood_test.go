@@ -1,23 +1,13 @@
 package main
 
-import (
-	"path/filepath"
-	"slices"
-	"testing"
-
-	"tcplab/lab"
-	"tcplab/results"
-)
+import "testing"
 
 // Cookies let everybody in, timestamps carry what they would cost, and a lost
 // ACK under a cookie is never mended. Each of it holds in a guest, and not
 // without the lever that it rests on.
 func TestSYNFloodFailsWithoutItsLevers(t *testing.T) {
 	u := guestUser(t, true, "slow")
-	run := []string{"run", "synflood", "--kernel=guest", "--profile", "quick"}
-	if code, out, errs := u.inGuest(t, nil, run...); code != lab.ExitPass {
-		t.Fatalf("exit code %d\n%s%s", code, out, errs)
-	}
+	u.holds(t, "synflood", "--profile=quick")
 	for _, tt := range []struct {
 		name  string
 		only  string
@@ -35,22 +25,7 @@ func TestSYNFloodFailsWithoutItsLevers(t *testing.T) {
 		}, []string{"hangs", "heals", "nothing_is_sent_again"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			args := append(slices.Clone(run), "--only", tt.only)
-			for _, s := range tt.set {
-				args = append(args, "--set", s)
-			}
-			if code, out, errs := u.inGuest(t, nil, args...); code != lab.ExitFail {
-				t.Fatalf("%v: exit code %d\n%s%s", args, code, out, errs)
-			}
-			r, err := results.Load(filepath.Join(u.dir, "runs", "synflood", "latest"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, f := range tt.fails {
-				if holds := r.Expectations[f].Holds; holds == results.HoldsYes {
-					t.Errorf("without its levers %s holds all the same", f)
-				}
-			}
+			u.failsWithout(t, tt.set, tt.fails, "synflood", "--profile=quick", "--only", tt.only)
 		})
 	}
 	u.nothingLeft(t)

@@ -1,13 +1,6 @@
 package main
 
-import (
-	"path/filepath"
-	"slices"
-	"testing"
-
-	"tcplab/lab"
-	"tcplab/results"
-)
+import "testing"
 
 // The experiments about connection tracking hold, and do not without their
 // levers.
@@ -33,33 +26,8 @@ func TestTrackerExperimentsFailWithoutTheirLevers(t *testing.T) {
 		}, []string{"early_drop_saves", "larger_holds", "notrack_holds", "pooled_holds"}},
 	} {
 		t.Run(sheet, func(t *testing.T) {
-			run := func(want int, set ...string) (failed []string) {
-				t.Helper()
-				args := []string{"run", sheet, "--kernel=guest", "--profile", tt.profile}
-				for _, s := range set {
-					args = append(args, "--set", s)
-				}
-				if code, out, errs := u.inGuest(t, nil, args...); code != want {
-					t.Fatalf("%v: exit code %d, not %d\n%s%s", args, code, want, out, errs)
-				}
-				r, err := results.Load(filepath.Join(u.dir, "runs", sheet, "latest"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for name, x := range r.Expectations {
-					if x.Holds == results.HoldsNo {
-						failed = append(failed, name)
-					}
-				}
-				return failed
-			}
-			run(lab.ExitPass)
-			failed := run(lab.ExitFail, tt.set...)
-			for _, f := range tt.fails {
-				if !slices.Contains(failed, f) {
-					t.Errorf("without its levers %s holds all the same; what does not: %v", f, failed)
-				}
-			}
+			u.holds(t, sheet, "--profile", tt.profile)
+			u.failsWithout(t, tt.set, tt.fails, sheet, "--profile", tt.profile)
 		})
 	}
 	u.nothingLeft(t)
