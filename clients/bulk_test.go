@@ -23,13 +23,7 @@ func flow(t *testing.T, cfg clients.Config, rate float64) (*clients.Result, *kep
 			t.Fatal(err)
 		}
 	}
-	c, err := clients.New(cfg, sched)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Prepare(); err != nil {
-		t.Fatal(err)
-	}
+	c := prepare(t, cfg, sched)
 	var k kept
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -8,8 +8,6 @@ import (
 	"tcplab/clients"
 	"tcplab/server"
 	"tcplab/workloads"
-
-	"tcplab/lab/socket"
 )
 
 func h2Client(to string) clients.Config {
@@ -50,14 +48,7 @@ func during(t *testing.T, cfg clients.Config, rate float64, do func(k *kept)) *c
 	c := start(t, cfg, workloads.Config{Rate: rate})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	done := make(chan *clients.Result, 1)
-	go func() {
-		r, err := c.Run(ctx, socket.Nanotime(), &k)
-		if err != nil {
-			t.Error(err)
-		}
-		done <- r
-	}()
+	done := beside(t, ctx, c, &k)
 	eventually(t, "a connection", func() bool { return len(k.named("options")) > 0 })
 	do(&k)
 	cancel()

@@ -195,13 +195,9 @@ func (k *kept) sum(name string) int64 {
 	return int64(sum)
 }
 
-// start makes a client.
-func start(t *testing.T, cfg clients.Config, load workloads.Config) *clients.Client {
+// prepare makes a client that is ready to run.
+func prepare(t *testing.T, cfg clients.Config, sched clients.Schedule) *clients.Client {
 	t.Helper()
-	sched, err := workloads.New(load)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c, err := clients.New(cfg, sched)
 	if err != nil {
 		t.Fatal(err)
@@ -212,19 +208,49 @@ func start(t *testing.T, cfg clients.Config, load workloads.Config) *clients.Cli
 	return c
 }
 
+// start makes a client under a load.
+func start(t *testing.T, cfg clients.Config, load workloads.Config) *clients.Client {
+	t.Helper()
+	sched, err := workloads.New(load)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepare(t, cfg, sched)
+}
+
+// finish runs a client to its end, from now on.
+func finish(t *testing.T, ctx context.Context, c *clients.Client) (*clients.Result, *kept) {
+	t.Helper()
+	var k kept
+	r, err := c.Run(ctx, socket.Nanotime(), &k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, &k
+}
+
+// beside runs a client to its end while the test goes on.
+func beside(t *testing.T, ctx context.Context, c *clients.Client, k *kept) <-chan *clients.Result {
+	done := make(chan *clients.Result, 1)
+	go func() {
+		r, err := c.Run(ctx, socket.Nanotime(), k)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- r
+	}()
+	return done
+}
+
 // run runs a client to its end and checks what holds of every result.
 func run(t *testing.T, cfg clients.Config, load workloads.Config) (*clients.Result, *kept) {
 	t.Helper()
 	if cfg.Drain == 0 {
 		cfg.Drain = 30 * time.Second // it ends when all is answered; a busy machine may take its time
 	}
-	var k kept
-	r, err := start(t, cfg, load).Run(context.Background(), socket.Nanotime(), &k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	consistent(t, r, &k)
-	return r, &k
+	r, k := finish(t, context.Background(), start(t, cfg, load))
+	consistent(t, r, k)
+	return r, k
 }
 
 func consistent(t *testing.T, r *clients.Result, k *kept) {

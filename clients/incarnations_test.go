@@ -9,8 +9,6 @@ import (
 
 	"tcplab/clients"
 	"tcplab/server"
-
-	"tcplab/lab/socket"
 )
 
 // twice runs a client of two incarnations.
@@ -20,22 +18,11 @@ func twice(t *testing.T, ctx context.Context, cfg clients.Config) (*clients.Resu
 	if cfg.Duration == 0 {
 		cfg.Duration = 40 * time.Second
 	}
-	c, err := clients.New(cfg, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Prepare(); err != nil {
-		t.Fatal(err)
-	}
-	var k kept
-	r, err := c.Run(ctx, socket.Nanotime(), &k)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, k := finish(t, ctx, prepare(t, cfg, nil))
 	if r.Succession == nil {
 		t.Fatal("no succession in the result")
 	}
-	return r, &k
+	return r, k
 }
 
 func TestASmallFirstIncarnationIsBehindTheClock(t *testing.T) {

@@ -13,8 +13,6 @@ import (
 	"tcplab/clients"
 	"tcplab/server"
 	"tcplab/workloads"
-
-	"tcplab/lab/socket"
 )
 
 func TestKernelCountsTheSameOpens(t *testing.T) {
@@ -211,12 +209,8 @@ func TestOutOfDescriptorsIsAClassOfItsOwn(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	var k kept
-	r, err := c.Run(context.Background(), socket.Nanotime(), &k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	consistent(t, r, &k)
+	r, k := finish(t, context.Background(), c)
+	consistent(t, r, k)
 	if r.Errors["EMFILE"] == 0 || r.Errors["EMFILE"]+r.Unfinished != r.Offered || r.Opens != r.Unfinished {
 		t.Errorf("%+v, %d opens", r.Counts, r.Opens)
 	}
@@ -239,13 +233,9 @@ func TestOpensSYNsAndKernelAgreeWhileConnectionsBreak(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}()
-	var k kept
-	r, err := c.Run(context.Background(), socket.Nanotime(), &k)
+	r, k := finish(t, context.Background(), c)
 	<-done
-	if err != nil {
-		t.Fatal(err)
-	}
-	consistent(t, r, &k)
+	consistent(t, r, k)
 	if got := snmp(t, "ActiveOpens") - before; got != r.Opens || r.Opens < 2 || r.OK < 200 {
 		t.Errorf("the kernel counted %d opens, the client %d; %+v", got, r.Opens, r.Counts)
 	}

@@ -59,14 +59,7 @@ func TestBrokerThatClosesIsSeenAndRelayGoesOnOverANewConnection(t *testing.T) {
 				cfg.Duration = 500 * time.Millisecond
 				var k kept
 				c := start(t, cfg, publishing(100))
-				done := make(chan *clients.Result, 1)
-				go func() {
-					r, err := c.Run(context.Background(), socket.Nanotime(), &k)
-					if err != nil {
-						t.Error(err)
-					}
-					done <- r
-				}()
+				done := beside(t, context.Background(), c, &k)
 				eventually(t, "a connection", func() bool { return len(k.named("options")) > 0 })
 				time.Sleep(150 * time.Millisecond) // whenever it comes in the middle, the claims are the same
 				if err := b.Do("close-connections", map[string]any{"with": with}); err != nil {
@@ -167,14 +160,7 @@ func TestMessagesThatComeBeforeTheBrokerWaitInTheQueue(t *testing.T) {
 	cfg.Duration, cfg.Drain = 200*time.Millisecond, 20*time.Second
 	var k kept
 	c := start(t, cfg, publishing(100))
-	done := make(chan *clients.Result, 1)
-	go func() {
-		r, err := c.Run(context.Background(), socket.Nanotime(), &k)
-		if err != nil {
-			t.Error(err)
-		}
-		done <- r
-	}()
+	done := beside(t, context.Background(), c, &k)
 	eventually(t, "a refusal", func() bool { return len(k.named("failing")) > 0 })
 	serve(t, server.Config{Kind: server.MQTT, Listen: addr})
 	r := <-done

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"tcplab/clients"
-	"tcplab/lab/socket"
 	"tcplab/server"
 	"tcplab/workloads"
 )
@@ -32,20 +31,9 @@ func sending(t *testing.T, cfg clients.Config, load workloads.Config) (*clients.
 			t.Fatal(err)
 		}
 	}
-	c, err := clients.New(cfg, sched)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Prepare(); err != nil {
-		t.Fatal(err)
-	}
-	var k kept
-	r, err := c.Run(context.Background(), socket.Nanotime(), &k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	consistent(t, r, &k)
-	return r, &k
+	r, k := finish(t, context.Background(), prepare(t, cfg, sched))
+	consistent(t, r, k)
+	return r, k
 }
 
 func exchange(at time.Duration, connection, answer int, parts ...int) clients.Exchange {
@@ -212,23 +200,9 @@ func TestWriterClosesItsConnectionsWhenToldAndGoesOn(t *testing.T) {
 	gate(t)
 	s := serve(t, server.Config{Kind: server.Echo})
 	cfg := chopped(s.addr, clients.Writes{Parts: []clients.Part{{Bytes: 100}, {Bytes: 50}}})
-	sched, err := workloads.New(workloads.Config{Rate: 200})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := clients.New(cfg, sched)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var k kept
-	done := make(chan *clients.Result, 1)
-	go func() {
-		r, err := c.Run(context.Background(), socket.Nanotime(), &k)
-		if err != nil {
-			t.Error(err)
-		}
-		done <- r
-	}()
+	c := start(t, cfg, workloads.Config{Rate: 200})
+	done := beside(t, context.Background(), c, &k)
 	for k.sum("opened") < 4 {
 		time.Sleep(time.Millisecond)
 	}
