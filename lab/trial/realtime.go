@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,14 +39,27 @@ func priority(job agent.Job) uint32 {
 	return programPriority
 }
 
+// slice is the shortest turn that a thread may ask for (kernel/sched/syscalls.c,
+// __setparam_fair, Linux 6.12 and later; older ones do not read it): who asks
+// for little is given it soon.
+const slice = 100 * time.Microsecond
+
 // startAt starts cmd so that all its threads have a priority. All of them,
 // since a thread of Go that wakes needs a processor of the runtime's, which may
 // be held by another thread that waits for its CPU. Where it is refused, as to
-// a plain user, cmd takes its turn: the record has what became of it. It is for
-// a locked thread, which has its own policy again afterwards.
+// a plain user, cmd takes short turns: the record has what became of it. It is
+// for a locked thread, which has its own policy again afterwards.
 func startAt(cmd *exec.Cmd, priority uint32) error {
 	own, err := unix.SchedGetAttr(0, 0)
-	if err == nil && setPriority(0, priority) == nil {
+	if err != nil {
+		return cmd.Start()
+	}
+	if err = setPriority(0, priority); priority > 0 && err != nil {
+		turns := *own
+		turns.Runtime = uint64(slice)
+		err = unix.SchedSetAttr(0, &turns, 0)
+	}
+	if err == nil {
 		defer func() { _ = unix.SchedSetAttr(0, own, 0) }()
 	}
 	return cmd.Start() // what it starts inherits the policy of this thread

@@ -102,6 +102,52 @@ func TestAnAgentInheritsItsPriorityAndItsMakerKeepsItsOwn(t *testing.T) {
 	}
 }
 
+func TestWhoMayNotRunInRealTimeTakesShortTurns(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: this thread has lost a privilege
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		if err := unix.Capget(&head, &caps[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		caps[0].Effective &^= 1 << unix.CAP_SYS_NICE
+		if err := unix.Capset(&head, &caps[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		own, err := unix.SchedGetAttr(0, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		cmd := exec.Command("sleep", "1000")
+		if err := startAt(cmd, programPriority); err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { cmd.Process.Kill(); cmd.Wait() }()
+		its, err := unix.SchedGetAttr(cmd.Process.Pid, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		want := uint64(slice)
+		if own.Runtime == 0 {
+			want = 0 // before Linux 6.12 a thread has no slice of its own
+		}
+		if its.Policy != unix.SCHED_NORMAL || its.Nice != own.Nice || its.Runtime != want {
+			t.Errorf("its attributes %+v, want slices of %v ns and all else as in %+v", *its, want, *own)
+		}
+		if now, err := unix.SchedGetAttr(0, 0); err != nil || now.Runtime != own.Runtime || now.Policy != own.Policy {
+			t.Errorf("its maker had %+v and has %+v (%v)", *own, *now, err)
+		}
+	}()
+	<-done
+}
+
 // priorities are those of this process's threads.
 func priorities(t *testing.T) map[uint32]int {
 	t.Helper()
