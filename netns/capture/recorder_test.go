@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"tcplab/netns/internal/nstest"
 	"tcplab/results"
 )
 
@@ -432,18 +432,7 @@ func TestTheRingTurnsWithoutLosing(t *testing.T) {
 }
 
 func TestPlainUserCaptures(t *testing.T) {
-	if os.Getenv(plainEnv) != "" {
-		return // the other tests are what runs here
-	}
-	if os.Getuid() != 0 {
-		t.Fatal("this test starts as root and becomes uid 65534")
-	}
-	args := slices.Clone(os.Args)
-	defer func() { os.Args = args }()
-	os.Args = []string{args[0], "-test.run=^(TestConnections|TestLadders|TestKernelDrops|TestAMarkBrings|TestAnInterface)"}
-	if hop("1", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}) != 0 {
-		t.Error("failed as a plain user: see above")
-	}
+	nstest.AgainAsPlainUser(t, "TestConnections", "TestLadders", "TestKernelDrops", "TestAMarkBrings", "TestAnInterface")
 }
 
 type ladderEvent = results.LadderEvent

@@ -1,76 +1,22 @@
 package probe
 
 import (
-	"flag"
-	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
-	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"tcplab/netns/internal/nstest"
 )
 
-// plain says which hop of the re-exec as a plain user this process is: "1"
-// is the user, "2" is inside the user and network namespaces it made.
-const plainEnv = "PROBE_TEST_PLAIN"
+func TestMain(m *testing.M) { os.Exit(nstest.Unshared(m)) }
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if os.Getenv(plainEnv) == "1" {
-		os.Exit(hop("2", &syscall.SysProcAttr{
-			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		}))
-	}
-	before := openFiles()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-		if n := openFiles() - before; n > 0 {
-			fmt.Fprintf(os.Stderr, "%d descriptors are left open\n", n)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func openFiles() int {
-	es, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	n := 0
-	for _, e := range es {
-		// The runtime's own poller appears with the first use of one.
-		if l, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && l != "anon_inode:[eventpoll]" && l != "anon_inode:[eventfd]" {
-			n++
-		}
-	}
-	return n
-}
-
-// hop runs this test binary again, with the same arguments.
-func hop(n string, attr *syscall.SysProcAttr) int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), plainEnv+"="+n)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = attr
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "hop", n, err)
-		return 1
-	}
-	return 0
-}
+// inNetns throws its thread away, which the runtime does not do with
+// the main one (runtime/proc.go, mexit): that is kept from the tests.
+func init() { runtime.LockOSThread() }
 
 // inNetns runs f in a new network namespace with a loopback, on a thread that
 // is thrown away.

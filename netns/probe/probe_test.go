@@ -6,13 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tcplab/netns/internal/nstest"
 )
 
 func mustOpen(t testing.TB) *Probe {
@@ -362,19 +362,7 @@ func TestSystemToolsAgree(t *testing.T) {
 }
 
 func TestPlainUserSeesItsOwnNamespace(t *testing.T) {
-	if os.Getenv(plainEnv) != "" {
-		return // the other tests are what runs here
-	}
-	if os.Getuid() != 0 {
-		t.Fatal("this test starts as root and becomes uid 65534")
-	}
-	tests := "^(TestProbeReads|TestDump|TestCensus|TestEnd|TestSystemTools)"
-	args := slices.Clone(os.Args)
-	defer func() { os.Args = args }()
-	os.Args = []string{args[0], "-test.run=" + tests}
-	if hop("1", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}) != 0 {
-		t.Error("failed as a plain user: see above")
-	}
+	nstest.AgainAsPlainUser(t, "TestProbeReads", "TestDump", "TestCensus", "TestEnd", "TestSystemTools")
 }
 
 func setCong(c *net.TCPConn, name string) error {

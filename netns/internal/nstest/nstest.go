@@ -34,15 +34,18 @@ const Plain = plainEnv + "=1"
 // of its user namespace.
 func PlainUser() bool { return os.Getenv(plainEnv) != "" || os.Geteuid() != 0 }
 
-// AgainAsPlainUser runs this test binary once more as a plain user, all tests
-// but this one's caller, which must be called from a test of its own. A suite
-// that already runs as one has nothing to do.
-func AgainAsPlainUser(t *testing.T) {
+// AgainAsPlainUser runs this test binary once more as a plain user: all tests
+// but its caller, which must be a test of its own, or those only whose names
+// begin as given. A suite that already runs as one has nothing to do.
+func AgainAsPlainUser(t *testing.T, only ...string) {
 	t.Helper()
 	if PlainUser() {
 		return
 	}
 	args := []string{"-test.skip=^" + t.Name() + "$"}
+	if len(only) > 0 {
+		args = append(args, "-test.run=^("+strings.Join(only, "|")+")")
+	}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
@@ -78,6 +81,27 @@ func AgainAsPlainUser(t *testing.T) {
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 1 {
 		t.Errorf("left in the plain user's temporary folder: %v %v", left, err)
 	}
+}
+
+// Unshared is Run for packages whose tests need no more than to own their
+// network: a plain user's run in user and network namespaces of their own.
+func Unshared(m *testing.M) int {
+	if os.Geteuid() == 0 {
+		return Run(m)
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), Plain)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "nstest: in namespaces of its own:", err)
+		return 1
+	}
+	return 0
 }
 
 // Run runs the suite between two looks at what may leak and returns the exit
