@@ -85,6 +85,7 @@ func (k axisKind) log() bool { return k == logTimes || k == percentile || k == l
 type line struct {
 	label  string
 	look   int // index into looks
+	owner  int // lines of one arm that are of several clients: 0 for the first
 	thin   bool
 	points bool    // markers only
 	gap    float64 // from which distance in x on the line is broken; 0: never
@@ -134,6 +135,18 @@ func lookOf(i int) look {
 	n := len(looks)
 	k, again := looks[i%n], looks[(i+3*(i/n))%n]
 	k.dash, k.marker = again.dash, again.marker
+	return k
+}
+
+// appearance is a line's look: the arm's colour, and for each further client
+// of that arm another dash and marker.
+func (l line) appearance() look {
+	k := lookOf(l.look)
+	if l.owner > 0 {
+		n := len(looks)
+		again := looks[(l.look+2*l.owner)%n]
+		k.dash, k.marker = again.dash, again.marker
+	}
 	return k
 }
 
@@ -297,7 +310,7 @@ func (c chart) legend(dc vgdraw.Canvas, s size) vgdraw.Canvas {
 			continue // another stands for it
 		}
 		put(l.label, 30, func(a, b vg.Point) {
-			k := lookOf(l.look)
+			k := l.appearance()
 			if !l.points {
 				dc.StrokeLine2(l.stroke(), a.X, a.Y, b.X, b.Y)
 			}
@@ -325,7 +338,7 @@ func (c chart) legend(dc vgdraw.Canvas, s size) vgdraw.Canvas {
 }
 
 func (l line) stroke() vgdraw.LineStyle {
-	k := lookOf(l.look)
+	k := l.appearance()
 	if l.thin {
 		return vgdraw.LineStyle{Color: k.colour, Width: 1.25, Dashes: []vg.Length{1.5, 2.5}}
 	}
@@ -349,7 +362,7 @@ type drawnLine struct {
 
 func (l drawnLine) Plot(dc vgdraw.Canvas, p *plot.Plot) {
 	tx, ty := p.Transforms(&dc)
-	k := lookOf(l.look)
+	k := l.appearance()
 	at := make([]vg.Point, len(l.x))
 	for i := range l.x {
 		at[i] = vg.Point{X: tx(l.x[i]), Y: ty(l.y[i])}

@@ -36,6 +36,37 @@ func TestLabelsOfALadderNeverOverlap(t *testing.T) {
 	})
 }
 
+// A lost packet's end is a guess from the others' time on the way. A guess that
+// is off by a rounding error must not put it before the one sent with it.
+func TestLostPacketSentWithAnotherIsMovedApart(t *testing.T) {
+	const flight = 1e-4
+	now := 0.0
+	in := results.Ladder{Left: "client", Right: "server"}
+	for _, p := range []struct {
+		lost    bool
+		wait    float64 // until the next one, in flights
+		comment string
+	}{{wait: 1.0001}, {}, {lost: true}, {lost: true, comment: "a comment that takes more than a single line of the diagram to say what it has to"},
+		{lost: true, wait: 1.0001}, {lost: true, wait: 1.0001}, {}, {}} {
+		e := results.LadderEvent{From: "client", Sent: now, Label: "SYN seq 0", Comment: p.comment}
+		if !p.lost {
+			e.Arrived = at2(now + flight)
+		}
+		in.Events = append(in.Events, e)
+		now += flight * p.wait
+	}
+	l := layLadder(in)
+	for i, b := range l.packets {
+		for j, a := range l.packets[:i] {
+			for _, x := range []float64{max(a.x0, b.x0), min(a.x1, b.x1)} {
+				if d := l.drawn(b, x) - b.above - (l.drawn(a, x) + a.below); d < 0 {
+					t.Errorf("packets %d and %d overlap by %.1f at %.0f", j, i, -d, x)
+				}
+			}
+		}
+	}
+}
+
 // drawn is the height of p's arrow at x, as laid out.
 func (l ladder) drawn(p packet, x float64) float64 {
 	f := (x - l.left) / (l.right - l.left)

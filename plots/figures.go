@@ -31,6 +31,7 @@ func (b builder) charts() []chart {
 	} {
 		if c, ok := make(); ok && !flatAtZero(c) {
 			b.timeAxis(&c)
+			b.unite(&c)
 			cs = append(cs, c)
 		}
 	}
@@ -60,6 +61,10 @@ func label(arm, owner string, several bool) string {
 	}
 	return arm
 }
+
+// leastTail is how far, as 1/(1−q), a line by percentile must reach to be one:
+// a little beyond the median.
+const leastTail = 2.5
 
 // percentiles: latency by percentile, on the HdrHistogram axis.
 func (b builder) percentiles() (chart, bool) {
@@ -97,13 +102,16 @@ func (b builder) percentiles() (chart, bool) {
 			}
 		}
 	}
-	if len(c.lines) == 0 {
+	if !slices.ContainsFunc(c.lines, func(l line) bool { return l.x[len(l.x)-1] > leastTail }) {
 		return c, false
 	}
 	if hi/lo > 20 {
 		c.y.kind, c.y.zero = logTimes, false
 	}
-	c.title = b.compare("latency.p50", "median latency", "Latency by percentile")
+	c.title = b.compare("latency.p50", "median latency", "")
+	if c.title == "" || strings.HasPrefix(c.title, ": ") {
+		c.title = b.each("latency.p50", "Median latency")
+	}
 	c.caption = "Each line is an arm. The axis stretches the tail: equal steps are 90%, 99%, 99.9%. A percentile with fewer than ten samples beyond it is not drawn."
 	if merged > 1 {
 		c.caption += " The trials of an arm are added up."
@@ -139,25 +147,28 @@ func (b builder) completedTitle() string {
 	var parts []string
 	var shares []float64
 	for _, m := range b.arms {
-		ok, has := b.metric(m.name, "requests.ok")
-		of, offered := b.metric(m.name, "requests.offered")
+		ok, has := b.total(m.name, "requests.ok")
+		of, offered := b.total(m.name, "requests.offered")
 		if !offered {
-			of, offered = b.metric(m.name, "requests.sent")
+			of, offered = b.total(m.name, "requests.sent")
 		}
-		if !has || !offered || of.Value <= 0 {
+		if !has || !offered || of <= 0 {
 			continue
 		}
 		share := "all"
-		if ok.Value < of.Value {
+		if ok < of {
 			// Rounded down: 99.99% is not all.
-			share = trimZeros(number(math.Floor(1000*ok.Value/of.Value)/10, 3)) + "% of"
+			share = trimZeros(number(math.Floor(1000*ok/of)/10, 3)) + "% of"
 		}
-		parts = append(parts, m.name+" "+share+" "+count(of.Value)+" requests")
-		shares = append(shares, ok.Value/of.Value)
+		parts = append(parts, m.name+" "+share+" "+count(of)+" requests")
+		shares = append(shares, ok/of)
 	}
+	lo, _ := bounds(shares)
 	switch n := len(parts); {
 	case n == 0:
 		return "Requests completed over time"
+	case n > few && n == len(b.arms) && lo >= 1:
+		return "Every arm completes all of its requests"
 	case n > few:
 		parts = append(parts[:1], "the other arms "+percents(shares[1:]))
 	}
@@ -211,22 +222,25 @@ func (b builder) handshakes() (chart, bool) {
 // opens nothing.
 func (b builder) handshakesTitle() string {
 	base := baseline(b.r)
-	was, ok := b.metric(base, "handshakes.count")
+	was, ok := b.opens(base)
 	if !ok {
 		return b.compare("handshakes.rate", "handshakes per second", "Handshakes per second over time")
 	}
 	var parts []string
 	var all []float64
 	for _, m := range b.arms {
-		if n, ok := b.metric(m.name, "handshakes.count"); ok && m.name != base {
-			parts = append(parts, m.name+" "+count(n.Value))
-			all = append(all, n.Value)
+		if n, ok := b.opens(m.name); ok && m.name != base {
+			parts = append(parts, m.name+" "+count(n))
+			all = append(all, n)
 		}
+	}
+	if lo, hi := bounds(append(all, was)); len(parts) >= few && lo == hi {
+		return "Every arm makes " + plural(int(was), "handshake")
 	}
 	if len(parts) >= few {
 		parts = []string{"the other arms " + counts(all)}
 	}
-	s := base + " makes " + plural(int(was.Value), "handshake")
+	s := base + " makes " + plural(int(was), "handshake")
 	if len(parts) > 0 {
 		s += "; " + join(parts)
 	}
@@ -287,7 +301,7 @@ func (b builder) timeWait() (chart, bool) {
 			if !draws(m, h) {
 				continue
 			}
-			name := label(m.name, "on "+h, len(several) > 1)
+			name := label(m.name, h, len(several) > 1)
 			l := line{label: name + ": TIME-WAIT", look: m.index}
 			l.x, l.y = peaks(m.series[h+".sockets.time_wait"])
 			c.lines = append(c.lines, l)
@@ -338,7 +352,7 @@ func (b builder) timeWaitTitle(ceilings []float64) string {
 	if !ok {
 		return "TIME-WAIT and ports over time"
 	}
-	s := base + " fills up to " + plural(int(n), "socket") + " in TIME-WAIT" + where
+	s := base + " holds up to " + plural(int(n), "socket") + " in TIME-WAIT" + where
 	for _, c := range ceilings {
 		if where == "" && math.Abs(n/c-1) < 0.02 {
 			s = base + " uses up all " + count(c) + " ports (" + count(n) + " in TIME-WAIT)"
@@ -426,6 +440,9 @@ func (b builder) connectTime() (chart, bool) {
 			c.lines = append(c.lines, l)
 		}
 	}
+	if b.r.Environment.Clock == "virtual" {
+		return c, false // it is CPU, which costs nothing there
+	}
 	if len(c.lines) == 0 || !slices.ContainsFunc(c.lines, func(l line) bool { return len(l.x) >= leastPoints }) {
 		return c, false
 	}
@@ -470,12 +487,13 @@ func (b builder) errors() (chart, bool) {
 		x:    axis{label: sinceGo, zero: true},
 		y:    axis{label: "failed requests per second", zero: true},
 	}
-	classes := map[string]bool{}
 	var found, clean []string
+	alike := map[string][]string{} // arms, by what they fail with
 	for _, m := range b.arms {
 		total := 0.0
-		var parts []string
+		of := map[string]float64{}
 		for _, p := range b.ps {
+			nth := 0
 			for _, k := range sortedKeys(m.series) {
 				class, ok := strings.CutPrefix(k, p.name+".errors.")
 				if !ok {
@@ -489,10 +507,10 @@ func (b builder) errors() (chart, bool) {
 					continue
 				}
 				total += n
-				parts = append(parts, count(n)+" "+class)
-				classes[class] = true
+				of[class] += n
 				l := line{label: label(m.name, p.name, len(b.ps) > 1) + ": " + class, look: m.index}
-				l.thin = len(classes) > 1 && class != sortedKeys(classes)[0]
+				l.thin = nth > 0
+				nth++
 				l.x, l.y = perSecond(b.whole(filled(m.series[k], m.series[p.name+".sent"])), 0.2)
 				c.lines = append(c.lines, l)
 			}
@@ -504,12 +522,27 @@ func (b builder) errors() (chart, bool) {
 			}
 			continue
 		}
-		found = append(found, m.name+" fails with "+strings.Join(parts, ", "))
+		var parts []string
+		for _, class := range sortedKeys(of) {
+			parts = append(parts, count(of[class])+" "+class)
+		}
+		with := join(parts)
+		if alike[with] == nil {
+			found = append(found, with)
+		}
+		alike[with] = append(alike[with], m.name)
 	}
 	if len(c.lines) == 0 {
 		return c, false
 	}
 	c.rules = b.predicted("first_error.time", "first error")
+	for i, with := range found {
+		fails := " fails with "
+		if len(alike[with]) > 1 {
+			fails = " fail with "
+		}
+		found[i] = join(alike[with]) + fails + with
+	}
 	c.title = strings.Join(found, "; ")
 	if len(clean) > 0 {
 		c.title += "; " + join(clean) + " has no error"

@@ -53,6 +53,56 @@ func metricAnyOwner(r *results.Run, ps []program, hs []string, arm, metric strin
 	return results.Metric{}, false
 }
 
+// upTo writes a range, and a single value as one.
+func upTo(lo, hi string) string {
+	if lo == hi {
+		return lo
+	}
+	return lo + " to " + hi
+}
+
+// total adds a metric up over the clients that make requests.
+func (b builder) total(arm, metric string) (sum float64, ok bool) {
+	for _, p := range b.requesters() {
+		if m, has := b.r.Arms[arm].Metrics[p.name+"."+metric]; has && m.N > 0 {
+			sum, ok = sum+m.Value, true
+		}
+	}
+	return sum, ok
+}
+
+// opens adds up the handshakes of the clients' hosts.
+func (b builder) opens(arm string) (sum float64, ok bool) {
+	for _, h := range b.hs {
+		if m, has := b.r.Arms[arm].Metrics[h+".handshakes.count"]; has && m.N > 0 && b.isClientHost(h) {
+			sum, ok = sum+m.Value, true
+		}
+	}
+	return sum, ok
+}
+
+// each states a metric of every arm that has it, or between which values they
+// lie: "Median latency: a 21 ms and b 11 ms".
+func (b builder) each(metric, noun string) string {
+	var parts []string
+	var all []float64
+	unit := ""
+	for _, m := range b.arms {
+		if v, ok := b.metric(m.name, metric); ok {
+			parts = append(parts, m.name+" "+value(metric, v.Value, v.Unit, 3))
+			all, unit = append(all, v.Value), v.Unit
+		}
+	}
+	if len(parts) > few {
+		lo, hi := bounds(all)
+		parts = []string{upTo(value(metric, lo, unit, 3), value(metric, hi, unit, 3))}
+	}
+	if len(parts) == 0 {
+		return noun + " over time"
+	}
+	return noun + ": " + join(parts)
+}
+
 // values lists a metric for every arm that has it: "p50: a 21 ms, b 11 ms."
 func (b builder) values(metric, name string) string {
 	var parts []string

@@ -51,6 +51,25 @@ func (b builder) requesters() []program {
 	return ps
 }
 
+// senders are the flows that send what they are measured by. Of a client that
+// only reads, TCP says how it sends a request of a few bytes.
+func (b builder) senders() []program {
+	var ps []program
+	for _, p := range b.ps {
+		for _, m := range b.arms {
+			if largest(m.series[p.name+".tcp.acked"]) >= leastSent {
+				ps = append(ps, p)
+				break
+			}
+		}
+	}
+	return ps
+}
+
+// leastSent is how much a flow sends at least, in bytes: more than a window
+// of ten segments, or its window says nothing of the path.
+const leastSent = 16 << 10
+
 // A signal is one series of tcp_info and how it is drawn.
 type signal struct {
 	series, metric string
@@ -102,6 +121,7 @@ func (b builder) flowSignals() []chart {
 	for _, s := range signals {
 		if c, ok := b.signal(s); ok {
 			b.timeAxis(&c)
+			b.unite(&c)
 			cs = append(cs, c)
 		}
 	}
@@ -111,6 +131,7 @@ func (b builder) flowSignals() []chart {
 func (b builder) signal(s signal) (chart, bool) {
 	c := chart{file: s.file, x: axis{label: sinceGo, zero: true}, y: axis{label: s.label, zero: true}}
 	var middles []float64
+	b.ps, b.hs = b.senders(), nil
 	for _, m := range b.arms {
 		nth, several := 0, 0
 		for _, p := range b.ps {
@@ -166,24 +187,7 @@ func (b builder) signalTitle(s signal) string {
 	if t := b.compare(s.metric, s.noun, ""); t != "" && !strings.HasPrefix(t, ": ") {
 		return t
 	}
-	var parts []string
-	var all []float64
-	unit := ""
-	for _, m := range b.arms {
-		if v, ok := b.metric(m.name, s.metric); ok {
-			parts = append(parts, m.name+" "+value(s.metric, v.Value, v.Unit, 3))
-			all, unit = append(all, v.Value), v.Unit
-		}
-	}
-	if len(parts) > few {
-		lo, hi := bounds(all)
-		parts = []string{value(s.metric, lo, unit, 3) + " to " + value(s.metric, hi, unit, 3)}
-	}
-	noun := strings.ToUpper(s.noun[:1]) + s.noun[1:]
-	if len(parts) == 0 {
-		return noun + " over time"
-	}
-	return noun + ": " + join(parts)
+	return b.each(s.metric, strings.ToUpper(s.noun[:1])+s.noun[1:])
 }
 
 // warmup is when measuring begins, where it does so alike in all arms.

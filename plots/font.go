@@ -35,8 +35,9 @@ var faces = []struct {
 func bold(style string) bool   { return strings.Contains(style, "font-weight:bold") }
 func italic(style string) bool { return strings.Contains(style, "font-style:italic") }
 
-// fontFaces gives the style element with the fonts that the drawing's texts
-// need.
+// fontFaces gives the CSS with the fonts that a drawing's texts need; "" for a
+// drawing without text. It is the font that widths were measured in: in
+// another one a label can run over what stands beside it.
 func fontFaces(body string) (string, error) {
 	var b strings.Builder
 	for _, f := range faces {
@@ -57,10 +58,7 @@ func fontFaces(body string) (string, error) {
 		}
 		fmt.Fprintf(&b, "@font-face{font-family:\"Liberation Sans\";%s;src:url(data:font/ttf;base64,%s)}\n", f.css, base64.StdEncoding.EncodeToString(data))
 	}
-	if b.Len() == 0 {
-		return "", nil
-	}
-	return "<style>\n" + b.String() + "</style>\n", nil
+	return b.String(), nil
 }
 
 // subset cuts a TrueType font down to some characters. Glyphs keep their

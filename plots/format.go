@@ -130,11 +130,14 @@ func value(metric string, v float64, unit string, sig int) string {
 	return quantity(v, unit, sig)
 }
 
+// unchanged is what change says where there is none.
+const unchanged = "same"
+
 // change says how v differs from the baseline's base: a difference for times,
 // then the ratio; a difference alone where a ratio would mean nothing.
 func change(metric string, v, base float64, unit string) string {
 	if v == base || value(metric, v, unit, 3) == value(metric, base, unit, 3) {
-		return "same"
+		return unchanged
 	}
 	diff := signed(v-base, value(metric, math.Abs(v-base), unit, 3))
 	if base <= 0 || v < 0 {

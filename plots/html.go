@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
@@ -32,12 +33,20 @@ var numberUnit = regexp.MustCompile(`([0-9]) (ns|µs|ms|s|bit/s|[kMG]bit/s|B|[KM
 // nb keeps a number and its unit on one line.
 func nb(s string) string { return numberUnit.ReplaceAllString(s, "$1\u00a0$2") }
 
-// wb lets a long path break after its dots and the like, and nowhere else.
+// wb lets a long path break after its dots and the like, and nowhere else:
+// not within a number, nor within an operator such as == or the two dots of a
+// range.
 func wb(s string) template.HTML {
 	var b strings.Builder
-	for _, c := range nb(s) {
+	cs := []rune(nb(s))
+	for i, c := range cs {
 		b.WriteString(template.HTMLEscapeString(string(c)))
-		if strings.ContainsRune("._/=,]", c) {
+		if !strings.ContainsRune("._/=,]", c) || i+1 == len(cs) {
+			continue
+		}
+		next := cs[i+1]
+		number := i > 0 && unicode.IsDigit(cs[i-1]) && unicode.IsDigit(next)
+		if !number && next != c && !unicode.IsSpace(next) {
 			b.WriteString("<wbr>")
 		}
 	}
@@ -49,13 +58,12 @@ func wb(s string) template.HTML {
 // made of Markdown with raw HTML left out.
 type pageData struct {
 	Title, Verdict, Because, Question, AskedRan string
-	CSS                                         template.CSS
+	Fonts, CSS                                  template.CSS
 	Facts                                       []pageFact
 	Reasons                                     []string
 	TopWarnings, TableWarnings, ArmWarnings     []string
-	Arms                                        []pageArm
-	Few                                         bool // arms: their changes fit beside their values
-	Blocks                                      []pageBlock
+	Tables                                      []pageTable
+	Alike                                       string // what every arm has
 	Ladder                                      *pageLadder
 	Expectations                                []pageExpectation
 	Predictions                                 []pagePrediction
@@ -78,6 +86,12 @@ type (
 	pageFact struct {
 		Name, Value string
 		Code        bool
+	}
+	pageTable struct {
+		Caption string
+		Arms    []pageArm
+		Few     bool // arms: their changes fit beside their values
+		Blocks  []pageBlock
 	}
 	pageArm struct {
 		Name  string
@@ -175,23 +189,14 @@ func (v view) html() ([]byte, error) {
 		Gaps: v.gaps, KernelSentence: v.kernelSentence(),
 		SheetSysctls: pageFacts(v.sheetSysctls), Pinned: pageFacts(v.pinned), Triage: v.triage, TriageFound: triageFound(v.triage),
 	}
-	for _, a := range v.table.arms {
-		h := a.heading()
-		p.Arms = append(p.Arms, pageArm{h[0], h[1:]})
-	}
-	p.Few = len(p.Arms) <= 3
-	p.Ladder = v.fixes.page()
-	for _, b := range v.table.blocks {
-		pb := pageBlock{Title: b.title}
-		for _, r := range b.rows {
-			pr := pageRow{Label: r.label, About: r.about}
-			for _, c := range r.cells {
-				pr.Cells = append(pr.Cells, pageCell{c.value, c.spread, c.change})
-			}
-			pb.Rows = append(pb.Rows, pr)
+	if len(v.table.arms) > 0 {
+		dense, same := v.table.dense()
+		for i, t := range dense.parts() {
+			p.Tables = append(p.Tables, newPageTable(t, i > 0))
 		}
-		p.Blocks = append(p.Blocks, pb)
+		p.Alike = alikeSentence(same)
 	}
+	p.Ladder = v.fixes.page()
 	for _, e := range v.expectations {
 		p.Expectations = append(p.Expectations, pageExpectation{e.name, mark(e.Holds), outcome(e.Holds), class(e.Holds), e.That, e.Unless, e.Because, e.Observed, e.Note})
 	}
@@ -241,7 +246,11 @@ func (v view) html() ([]byte, error) {
 	for _, t := range v.trials {
 		p.Trials = append(p.Trials, newPageTrial(t))
 	}
-	var err error
+	fonts, err := fontFaces(v.drawings())
+	if err != nil {
+		return nil, err
+	}
+	p.Fonts = template.CSS(fonts)
 	if p.Writeup, err = toHTML(r.Writeup); err != nil {
 		return nil, fmt.Errorf("write-up: %w", err)
 	}
@@ -253,6 +262,44 @@ func (v view) html() ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// drawings are all of the page's, one after the other.
+func (v view) drawings() string {
+	var b strings.Builder
+	for _, f := range v.figures {
+		b.WriteString(f.wide)
+		b.WriteString(f.phone)
+	}
+	for _, e := range v.evidence {
+		b.WriteString(e.inline)
+	}
+	return b.String()
+}
+
+// newPageTable is one of the tables of before and after; again says that
+// another one stands above it.
+func newPageTable(t table, again bool) pageTable {
+	p := pageTable{Caption: "The baseline first; below each value, how it differs from the baseline's.", Few: len(t.arms) <= few}
+	if again {
+		p.Caption = againBaseline
+	}
+	for _, a := range t.arms {
+		h := a.heading()
+		p.Arms = append(p.Arms, pageArm{h[0], h[1:]})
+	}
+	for _, b := range t.blocks {
+		pb := pageBlock{Title: b.title}
+		for _, r := range b.rows {
+			pr := pageRow{Label: r.label, About: r.about}
+			for _, c := range r.cells {
+				pr.Cells = append(pr.Cells, pageCell{c.value, c.spread, c.change})
+			}
+			pb.Rows = append(pb.Rows, pr)
+		}
+		p.Blocks = append(p.Blocks, pb)
+	}
+	return p
 }
 
 func newPagePacket(r packetRow) pagePacket {

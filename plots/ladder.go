@@ -189,10 +189,11 @@ func (l *ladder) addPackets() []node {
 	sort.SliceStable(events, func(i, j int) bool { return events[i].Sent < events[j].Sent })
 	typical := typicalFlight(l.Ladder)
 	room := l.right - l.left - 2*inset
+	lost := wouldCome(events, happenings, typical)
 	var nodes []node
-	for _, e := range events {
+	for i, e := range events {
 		p := packet{LadderEvent: e, rightwards: e.From != l.Right, lost: e.Arrived == nil, happening: happenings[e.Frame]}
-		came := e.Sent + typical
+		came := lost[i]
 		if e.Arrived != nil {
 			came = max(*e.Arrived, e.Sent)
 		}
@@ -207,6 +208,40 @@ func (l *ladder) addPackets() []node {
 		l.packets = append(l.packets, p)
 	}
 	return nodes
+}
+
+// wouldCome is when each packet would have come that was lost, by its index: a
+// typical flight after it was sent, but never before what its sender sent
+// earlier, nor after what it sent later. Even a rounding error between the two
+// would make the arrows cross, and crossed arrows of one sender can never be
+// moved apart.
+func wouldCome(events []results.LadderEvent, happenings map[int]bool, typical float64) map[int]float64 {
+	out := map[int]float64{}
+	latest, bound := map[string]float64{}, map[int]float64{}
+	soonest := map[string]float64{}
+	for i := len(events) - 1; i >= 0; i-- {
+		e := events[i]
+		b, ok := soonest[e.From]
+		if !ok {
+			b = math.Inf(1)
+		}
+		bound[i] = b
+		if e.Arrived != nil && !happenings[e.Frame] {
+			soonest[e.From] = min(b, *e.Arrived)
+		}
+	}
+	for i, e := range events {
+		switch {
+		case happenings[e.Frame]:
+			continue
+		case e.Arrived != nil:
+			latest[e.From] = max(latest[e.From], *e.Arrived)
+			continue
+		}
+		out[i] = max(min(e.Sent+typical, bound[i]), latest[e.From], e.Sent)
+		latest[e.From] = out[i]
+	}
+	return out
 }
 
 // landed is when what was in flight at a moment has come: what happened then is

@@ -233,8 +233,21 @@ func (v view) markdownTable(m *markdown) {
 		m.p("No arm was measured.")
 		return
 	}
+	dense, same := v.table.dense()
+	for i, t := range dense.parts() {
+		if i > 0 {
+			m.p(againBaseline)
+		}
+		m.armTable(t)
+	}
+	if s := alikeSentence(same); s != "" {
+		m.p(cellText(s))
+	}
+}
+
+func (m *markdown) armTable(t table) {
 	head := []string{""}
-	for _, a := range v.table.arms {
+	for _, a := range t.arms {
 		h := a.heading()
 		s := cellText(h[0])
 		if len(h) > 1 {
@@ -242,7 +255,7 @@ func (v view) markdownTable(m *markdown) {
 		}
 		head = append(head, s)
 	}
-	for _, b := range v.table.blocks {
+	for _, b := range t.blocks {
 		if b.title != "" {
 			m.p("**" + cellText(b.title) + "**")
 		}

@@ -123,6 +123,7 @@ func (b builder) latencyOverTime() (chart, bool) {
 	}
 	lo, hi, most := math.Inf(1), 0.0, 0
 	var parts []string
+	highest := map[string][]float64{} // by client
 	b.eachClient("latency.p50", func(m measured, p program, s results.Series, l line) {
 		l.x, l.y = peaks(s)
 		l.gap = 5 * bin(s)
@@ -132,6 +133,7 @@ func (b builder) latencyOverTime() (chart, bool) {
 			}
 		}
 		parts = append(parts, l.label+" "+quantity(largest(s), "s", 3))
+		highest[p.name] = append(highest[p.name], largest(s))
 		c.lines = append(c.lines, l)
 		most = max(most, len(l.x))
 	})
@@ -142,6 +144,15 @@ func (b builder) latencyOverTime() (chart, bool) {
 		c.y.kind, c.y.zero = logTimes, false
 	}
 	c.title = "Highest median latency: " + join(front(parts))
+	if len(highest) > 1 {
+		parts = nil
+		for _, p := range b.requesters() {
+			if lo, hi := bounds(highest[p.name]); len(highest[p.name]) > 0 {
+				parts = append(parts, p.name+" "+upTo(quantity(lo, "s", 3), quantity(hi, "s", 3)))
+			}
+		}
+		c.title = "Highest median latency, by client: " + strings.Join(parts, "; ")
+	}
 	c.caption = b.timeCaption("Of each stretch of time the worst median, by when the answer came. Where there is no line, no request was answered.")
 	c.alt = c.title + ". " + b.values("latency.p50", "median over all")
 	return c, true

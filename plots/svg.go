@@ -60,5 +60,8 @@ func standalone(doc []byte, title, alt string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fonts != "" {
+		fonts = "<style>\n" + fonts + "</style>\n"
+	}
 	return []byte(head + fonts + body), nil
 }

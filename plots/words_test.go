@@ -287,7 +287,7 @@ func TestCountersOfAWireThatStayedZeroAreOneLine(t *testing.T) {
 func TestTitleNamesTheHostThatKeepsTheTimeWaits(t *testing.T) {
 	r := &results.Run{Arms: map[string]results.Arm{"base": {Baseline: true, Metrics: map[string]results.Metric{"client.sockets.time_wait.max": {Value: 0, Unit: "1", N: 1}, "server.sockets.time_wait.max": {Value: 20, Unit: "1", N: 1}}}}}
 	b := builder{r: r, ps: []program{{"curl", "client"}}, hs: []string{"client", "server"}, arms: []measured{{name: "base"}}}
-	if got := b.timeWaitTitle([]float64{20}); got != "base fills up to 20 sockets in TIME-WAIT on server" {
+	if got := b.timeWaitTitle([]float64{20}); got != "base holds up to 20 sockets in TIME-WAIT on server" {
 		t.Error(got)
 	}
 }
