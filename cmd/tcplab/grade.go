@@ -20,13 +20,16 @@ func (c gradeCmd) Run(top *cli) error {
 	if err != nil {
 		return &lab.Error{Code: lab.ExitUsage, Err: err}
 	}
+	if err := grade.Ordinary(dir); err != nil {
+		return &lab.Error{Code: lab.ExitUsage, Err: fmt.Errorf("%s: %w", relative(dir), err)}
+	}
 	r, err := results.Load(dir)
 	if err != nil {
 		return &lab.Error{Code: lab.ExitUsage, Err: err}
 	}
 	g, err := grade.Grade(dir, r, sheets.Text)
 	if err != nil {
-		return err
+		return &lab.Error{Code: lab.ExitUsage, Err: err}
 	}
 	g.Run = relative(dir)
 	if c.JSON {

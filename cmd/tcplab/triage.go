@@ -321,7 +321,7 @@ func (l lookResult) write(b *strings.Builder) {
 	}
 	switch n := len(l.Findings); n {
 	case 0:
-		fmt.Fprintf(b, "nothing found: %d sockets, %s\n", l.Sockets, looked)
+		fmt.Fprintf(b, "nothing found: %s, %s\n", sockets(l.Sockets), looked)
 	default:
 		for i, f := range l.Findings {
 			if i > 0 {
@@ -338,14 +338,22 @@ func (l lookResult) write(b *strings.Builder) {
 				fmt.Fprintf(b, "  %s%s\n", head("check", j), x)
 			}
 		}
-		fmt.Fprintf(b, "\n%d sockets, %s\n", l.Sockets, looked)
+		fmt.Fprintf(b, "\n%s, %s\n", sockets(l.Sockets), looked)
 	}
 	if l.Unnamed > 0 && len(l.Findings) > 0 {
-		fmt.Fprintf(b, "not named: the processes of %d sockets in question: %s\n", l.Unnamed, l.Why)
+		fmt.Fprintf(b, "not named: the processes of %s in question: %s\n", sockets(l.Unnamed), l.Why)
 	}
 	for _, g := range gaps(l.Unjudged) {
 		b.WriteString(g + "\n")
 	}
+}
+
+// sockets says how many.
+func sockets(n int) string {
+	if n == 1 {
+		return "1 socket"
+	}
+	return fmt.Sprintf("%d sockets", n)
 }
 
 // gaps writes what could not be judged, causes with one reason on one line.

@@ -10,6 +10,7 @@ package grade
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,8 +56,37 @@ type subject struct {
 	tampered []string
 }
 
-// Grade fills the table for the record in dir. ours gives the lab's own sheet
-// of an experiment.
+// mostNotes bounds what a person is thought to write, in bytes.
+const mostNotes = 1 << 20
+
+// Ordinary says whether what was handed in has files and folders only. A link
+// or a pipe in it could lead out of the folder, or never end; so this comes
+// before anything in it is read.
+func Ordinary(dir string) error {
+	dir, err := filepath.EvalSymlinks(dir) // EXPERIMENT/latest is a link
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || path == dir {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		info, err := e.Info()
+		switch {
+		case err != nil:
+			return err
+		case !info.Mode().IsRegular():
+			return fmt.Errorf("%s is no ordinary file: a run's folder has files and folders only, and is graded as tcplab left it, with notes.md", name)
+		case name == "notes.md" && info.Size() > mostNotes:
+			return fmt.Errorf("notes.md has %d bytes: more than %d MiB are no notes", info.Size(), mostNotes>>20)
+		}
+		return nil
+	})
+}
+
+// Grade fills the table for the record in dir, which is Ordinary. ours gives
+// the lab's own sheet of an experiment.
 func Grade(dir string, r *results.Run, ours func(name string) ([]byte, bool)) (*Result, error) {
 	s := &subject{dir: dir, run: r, ours: ours}
 	notes, err := os.ReadFile(filepath.Join(dir, "notes.md"))

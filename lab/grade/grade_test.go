@@ -1,9 +1,11 @@
 package grade
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tcplab/lab/sheets"
@@ -113,6 +115,38 @@ func TestAShareIsOfWhatWasAskedFor(t *testing.T) {
 	} {
 		if share, why := tt.check(s); share != tt.share || why != tt.why {
 			t.Errorf("%s: %v: %s", name, share, why)
+		}
+	}
+}
+
+// What was handed in can neither lead the grader elsewhere nor hold it up.
+func TestLinksAndPipesAreNotRead(t *testing.T) {
+	for name, make := range map[string]func(file string) error{
+		"a link":     func(file string) error { return os.Symlink("/dev/zero", file) },
+		"a pipe":     func(file string) error { return syscall.Mkfifo(file, 0o600) },
+		"long notes": func(file string) error { return os.WriteFile(file, bytes.Repeat([]byte("a "), mostNotes), 0o600) },
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "trials", "1-a-1"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "trials", "1-a-1", "capture.pcapng"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Ordinary(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := make(filepath.Join(dir, "notes.md")); err != nil {
+			t.Fatal(err)
+		}
+		latest := filepath.Join(t.TempDir(), "latest")
+		if err := os.Symlink(dir, latest); err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{dir, latest} {
+			if err := Ordinary(dir); err == nil || !strings.Contains(err.Error(), "notes.md") {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	}
 }
