@@ -189,19 +189,25 @@ func (b builder) handshakes() (chart, bool) {
 	if b.onlyFlows() {
 		return c, false // one connection for the whole trial
 	}
-	several := 0
+	// A host is drawn where it opens connections: of several, one that opens
+	// next to none, as for a download, would be a line along the axis.
+	most, by := 0.0, map[string]float64{}
 	for _, h := range b.hs {
 		for _, m := range b.arms {
-			if s, ok := m.series[h+".handshakes"]; ok && last(s) > 0 {
-				several++
-				break
-			}
+			by[h] = max(by[h], last(m.series[h+".handshakes"]))
+			most = max(most, by[h])
+		}
+	}
+	several := 0
+	for _, h := range b.hs {
+		if by[h] > most/50 {
+			several++
 		}
 	}
 	for _, m := range b.arms {
 		for _, h := range b.hs {
 			s, ok := m.series[h+".handshakes"]
-			if !ok || len(s.T) < 2 || several > 0 && last(s) == 0 && !b.isClientHost(h) {
+			if !ok || len(s.T) < 2 || several > 0 && last(s) == 0 && !b.isClientHost(h) || several > 1 && (last(s) == 0 || by[h] <= most/50) {
 				continue
 			}
 			l := line{label: label(m.name, h, several > 1), look: m.index}
@@ -277,10 +283,16 @@ func (b builder) timeWait() (chart, bool) {
 		return c, false
 	}
 	// Who closes first keeps the TIME-WAIT: a host is drawn where it has them.
-	several := map[string]bool{}
+	// Of several hosts with clients, one that has none in any arm is left out.
+	several, has := map[string]bool{}, map[string]bool{}
+	for _, m := range b.arms {
+		for _, h := range b.hs {
+			has[h] = has[h] || largest(m.series[h+".sockets.time_wait"]) > most/50 || largest(m.series[h+".ports.count"]) > most/50
+		}
+	}
 	draws := func(m measured, h string) bool {
 		s, ok := m.series[h+".sockets.time_wait"]
-		return ok && (b.isClientHost(h) || largest(s) > most/50)
+		return ok && (b.isClientHost(h) && (has[h] || len(b.ps) == 1) || largest(s) > most/50)
 	}
 	for _, m := range b.arms {
 		for _, h := range b.hs {

@@ -143,6 +143,9 @@ func finding(r *results.Run, ps []program, hs []string, metric, noun, otherwise 
 	if best == "" {
 		return otherwise + ": " + b + " in " + base
 	}
+	if a == b && arms > 1 {
+		return "No arm changes the " + noun + ": " + a
+	}
 	s := best + " " + verb(found.Value, was.Value, noun, a == b)
 	if a == b {
 		return s + ": " + a

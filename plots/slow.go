@@ -144,6 +144,13 @@ func (b builder) latencyOverTime() (chart, bool) {
 		c.y.kind, c.y.zero = logTimes, false
 	}
 	c.title = "Highest median latency: " + join(front(parts))
+	if len(highest) == 1 && len(parts) > few && len(parts) == len(b.arms) {
+		for _, vs := range highest {
+			if lo, hi := bounds(vs); quantity(lo, "s", 3) == quantity(hi, "s", 3) {
+				c.title = "Highest median latency: " + quantity(hi, "s", 3) + " in every arm"
+			}
+		}
+	}
 	if len(highest) > 1 {
 		parts = nil
 		for _, p := range b.requesters() {

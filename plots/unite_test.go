@@ -3,6 +3,8 @@ package plots
 import (
 	"strings"
 	"testing"
+
+	"tcplab/results"
 )
 
 // threeArms is a chart of arms a, b and c, of which a and b do the same.
@@ -87,5 +89,53 @@ func TestListOfArmsIsShortWhereItIsNearlyAll(t *testing.T) {
 		if got := b.armList(names); got != want {
 			t.Errorf("%q, not %q", got, want)
 		}
+	}
+}
+
+func TestTitlesDoNotListWhatIsTheSame(t *testing.T) {
+	r := manyArms(5)
+	for _, a := range r.Arms {
+		a.Metrics["c.latency.p50"] = results.Metric{Value: 0.02, Unit: "s", N: 1}
+	}
+	ps := []program{{"c", "c"}}
+	if got := finding(r, ps, nil, "latency.p50", "median latency", ""); got != "No arm changes the median latency: 20.0 ms" {
+		t.Error(got)
+	}
+	b := builder{r: r, ps: ps, hs: []string{"c"}}
+	for _, n := range armNames(r) {
+		r.Arms[n].Metrics["c.requests.offered"] = results.Metric{Value: 1234, Unit: "1", N: 1}
+		r.Arms[n].Metrics["c.handshakes.count"] = results.Metric{Value: 7, Unit: "1", N: 1}
+		b.arms = append(b.arms, measured{name: n})
+	}
+	if got := b.completedTitle(); got != "Every arm completes all of its requests" {
+		t.Error(got)
+	}
+	if got := b.handshakesTitle(); got != "Every arm makes 7 handshakes" {
+		t.Error(got)
+	}
+	r.Arms["arm03"].Metrics["c.requests.ok"] = results.Metric{Value: 617, Unit: "1", N: 1}
+	r.Arms["arm03"].Metrics["c.handshakes.count"] = results.Metric{Value: 9, Unit: "1", N: 1}
+	if got := b.completedTitle(); got != "arm00 completes all 1,234 requests; the other arms 50% to 100%" {
+		t.Error(got)
+	}
+	if got := b.handshakesTitle(); got != "arm00 makes 7 handshakes; the other arms 7 to 9" {
+		t.Error(got)
+	}
+}
+
+func TestClientsAreAddedUpInTitles(t *testing.T) {
+	ms := map[string]results.Metric{}
+	for _, c := range []string{"near", "far"} {
+		ms[c+".requests.ok"] = results.Metric{Value: 5, Unit: "1", N: 1}
+		ms[c+".requests.offered"] = results.Metric{Value: 10, Unit: "1", N: 1}
+		ms[c+".handshakes.count"] = results.Metric{Value: 10, Unit: "1", N: 1}
+	}
+	r := &results.Run{Arms: map[string]results.Arm{"a": {Baseline: true, Metrics: ms}}}
+	b := builder{r: r, ps: []program{{"near", "near"}, {"far", "far"}}, hs: []string{"near", "far"}, arms: []measured{{name: "a"}}}
+	if got := b.completedTitle(); got != "a completes 50% of 20 requests" {
+		t.Error(got)
+	}
+	if got := b.handshakesTitle(); got != "a makes 20 handshakes" {
+		t.Error(got)
 	}
 }
