@@ -90,7 +90,13 @@ var numbers = []struct {
 	{"unheard(64KiB, 64KiB, 128B)", "unheard(64KiB, 64KiB, 128B)", "B", 127808},
 	{"syn_chain(6)", "syn_chain(6)", "s", 131},
 	{"syn_chain(6, 0)", "syn_chain(6, 0)", "s", 127},
-	{"syn_chain(1, 0)", "syn_chain(1, 0)", "s", 3},
+	{"syn_chain(1, 0)", "syn_chain(1, 0)", "s", 3},  // measured: 3.04 s
+	{"syn_chain(1)", "syn_chain(1)", "s", 3},        // measured: 3.06 s
+	{"syn_chain(2)", "syn_chain(2)", "s", 7},        // measured: 7.14 s
+	{"syn_chain(3)", "syn_chain(3)", "s", 19},       // measured: 19.59 s
+	{"syn_chain(3, 0)", "syn_chain(3, 0)", "s", 15}, // measured: 15.34 s
+	{"syn_chain(0)", "syn_chain(0)", "s", 2},
+	{"syn_chain(2, 4, 12ms)", "syn_chain(2, 4, 12ms)", "s", 10.012},
 	{"keepalive(2h, 75s, 9)", "keepalive(2h, 75s, 9)", "s", 7875},
 	{"delayed_ack()", "delayed_ack()", "s", 0.04},
 	{"mathis(1%, 80ms)", "mathis(1%, 80ms)", "bit/s", 8 * 1448 / 0.08 * math.Sqrt(1.5) / 0.1},

@@ -145,18 +145,23 @@ func init() {
 			},
 		},
 		{
-			Function: Function{"syn_chain", "syn_chain(n[, linear])",
-				"how long connect() tries with tcp_syn_retries = n: waits of 1 s that double to 120 s, after 1 s each for tcp_syn_linear_timeouts, 4 unless given: 131 s for 6; syn_chain(6, 0) is 127 s, Linux before 6.5",
-				"tcp_write_timeout, net/ipv4/tcp_timer.c; RFC 6298 2.1"},
-			min: 1, max: 2,
-			unit: takes(Second, One, One),
+			Function: Function{"syn_chain", "syn_chain(n[, linear[, first]])",
+				"how long connect() tries with tcp_syn_retries = n. The SYN goes out again after 1 s each for tcp_syn_linear_timeouts, 4 unless given (0 before Linux 6.5), and then after 1 s, 2 s, 4 s … up to 120 s; first is the first of these waits where it is another one. The end is the first timeout, one retransmission or more before it, at which n waits that double from 1 s and one wait more would have passed: 3 s for 1, 7 s for 2, 19 s for 3 (whose 15 s fall between two timeouts), 131 s for 6",
+				"tcp_write_timeout and retransmits_timed_out, net/ipv4/tcp_timer.c; RFC 6298 2.1"},
+			min: 1, max: 3,
+			unit: takes(Second, One, One, Second),
 			value: func(a []Value) (float64, error) {
 				n, err := retries(a[0])
-				linear := linearSYNs
-				if err == nil && len(a) == 2 {
+				linear, first := linearSYNs, rtoInitial
+				if err == nil && len(a) > 1 {
 					linear, err = retries(a[1])
 				}
-				return float64(linear)*rtoInitial + backoffs(rtoInitial, n+1, rtoMax), err
+				if err == nil && len(a) > 2 {
+					if first = a[2].V; !(first > 0) {
+						err = fmt.Errorf("the first wait is %g s: give a time above 0", first)
+					}
+				}
+				return synChain(n, linear, first), err
 			},
 		},
 		{
@@ -343,6 +348,23 @@ func backoffs(first float64, n int, largest float64) float64 {
 		wait = math.Min(2*wait, largest)
 	}
 	return total
+}
+
+// synChain is how long connect() tries: a timeout ends it when as many
+// retransmissions as allowed are out, or when the time that n doubling waits
+// would have taken has passed, which comes first where n is small.
+func synChain(n, linear int, first float64) float64 {
+	most := backoffs(rtoInitial, n+1, rtoMax)
+	at, wait := first, rtoInitial
+	for sent := 0; ; sent++ {
+		if sent >= n+linear || sent > 0 && at >= most {
+			return at
+		}
+		if sent >= linear { // this timeout doubles the next wait
+			wait = math.Min(2*wait, rtoMax)
+		}
+		at += wait
+	}
 }
 
 // rtoChain takes the arguments after the number of retries: the first RTO and
