@@ -141,7 +141,7 @@ func (c triageCmd) places() ([]*place, error) {
 		if os.Geteuid() != 0 {
 			err = fmt.Errorf("--all-netns looks into the namespaces of other users' processes, and %d of them may not be seen: run it as root (sudo tcplab triage --all-netns), or without --all-netns for this namespace alone", unseen)
 		} else {
-			fmt.Fprintf(os.Stderr, "tcplab: the namespaces of %d processes may not be seen, though this is root (CAP_SYS_PTRACE is missing): they are left out\n", unseen)
+			fmt.Fprintf(os.Stderr, "tcplab: processes whose namespace may not be seen, though this is root (CAP_SYS_PTRACE is missing): %d, left out\n", unseen)
 		}
 	}
 	if err != nil {
@@ -231,11 +231,19 @@ func judged(a, b triage.Sample) lookResult {
 	return r
 }
 
+// found is the exit code: what could not be looked at is not healthy.
 func found(looks []lookResult) error {
+	unseen := 0
 	for _, l := range looks {
 		if len(l.Findings) > 0 {
 			return exit(exitFindings)
 		}
+		if l.Error != "" {
+			unseen++
+		}
+	}
+	if unseen > 0 {
+		return &lab.Error{Code: lab.ExitLacks, Err: fmt.Errorf("%d of %d namespaces could not be looked at", unseen, len(looks))}
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"tcplab/lab"
+	"tcplab/lab/triage"
 	"tcplab/netns"
 )
 
@@ -271,5 +273,21 @@ func TestWatchingEndsWithSIGINT(t *testing.T) {
 	}
 	if code := cmd.ProcessState.ExitCode(); code != 0 && code != 1 && code != exitInterrupted {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Exit code 0 says healthy, and nobody knows that of what was not looked at.
+func TestWhatCouldNotBeLookedAtIsNotHealthy(t *testing.T) {
+	seen, unseen := lookResult{}, lookResult{Error: "refused"}
+	sick := lookResult{Findings: []triage.Finding{{Cause: "x"}}}
+	if err := found([]lookResult{seen, seen}); err != nil {
+		t.Error(err)
+	}
+	var e *lab.Error
+	if err := found([]lookResult{seen, unseen}); !errors.As(err, &e) || e.Code != lab.ExitLacks || !strings.Contains(err.Error(), "1 of 2") {
+		t.Error(err)
+	}
+	if err := found([]lookResult{unseen, sick}); err != exit(exitFindings) {
+		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -145,7 +146,7 @@ func fromCollector(text string) (Read, error) {
 			s.Sockets, s.Known = l.sockets, l.known
 			// The collector asks for everything: what is not there is not so.
 			s.Known.Timers, s.Known.Owners, s.Known.Partial = true, true, false
-			s.Known.Info = i == 1
+			s.Known.Info = i == 1 && (l.known.Info || !slices.ContainsFunc(s.Sockets, func(k Socket) bool { return hasInfo(&k) }))
 		} else {
 			c := parts["tcp"+n]
 			if s.Sockets, err = parseProcTCP(c.text, c.line); err != nil {

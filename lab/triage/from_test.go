@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tcplab/netns/probe"
+	"tcplab/results"
 )
 
 var update = flag.Bool("update", false, "write the goldens")
@@ -136,6 +137,9 @@ func TestWhatSSWritesIsReadBack(t *testing.T) {
 				Dst:    netip.AddrPortFrom(addr(t), uint16(rapid.IntRange(1, 65535).Draw(t, "port"))),
 				RQueue: rapid.Uint32().Draw(t, "rq"), WQueue: rapid.Uint32().Draw(t, "wq"),
 				Timer: Timer(rapid.IntRange(0, 4).Draw(t, "timer")), Retrans: uint8(rapid.IntRange(0, 255).Draw(t, "retrans")),
+			}
+			if s.State == Listen {
+				s.WQueue = max(s.WQueue, 1) // 0 may be what ss was not told
 			}
 			line := fmt.Sprintf("%-10s %d %d %s %s", states[s.State], s.RQueue, s.WQueue, ssAddr(s.Src), ssAddr(s.Dst))
 			if s.Timer != TimerNone {
@@ -320,6 +324,35 @@ func TestWithoutSSTheKernelsTablesAreRead(t *testing.T) {
 	}
 	if !r.B.Known.Timers || r.B.Known.Info || !r.B.Known.NoBacklog || r.B.Counters["TcpActiveOpens"]+r.B.Counters["TcpPassiveOpens"]+r.B.Counters["IpInReceives"]+r.B.Counters["IpDefaultTTL"] == 0 {
 		t.Errorf("%+v", r.B.Known)
+	}
+}
+
+// Where the kernel refuses inet_diag, ss takes /proc/net/tcp, which has no
+// backlogs: it prints 0, and that must not look like a queue that is over.
+func TestWhatSSTookFromProcHasNoBacklogs(t *testing.T) {
+	list := head + "LISTEN 3 0 0.0.0.0:80 0.0.0.0:* ino:5 sk:1\nESTAB 0 0 10.0.0.1:80 10.0.0.2:90 ino:6 sk:2\n"
+	r, err := From(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fs := Diagnose(r.A, r.B); len(fs) != 0 || !r.B.Known.NoBacklog {
+		t.Errorf("%s %+v", texts(fs), r.B.Known)
+	}
+	r, err = From(collected + "1\n== host\nh\n6.1\n== time 1\n1.00\n== ss 1\n" + list + "== time 2\n2.00\n== ss 2\n" + list + "== limits\n== end\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gaps := fmt.Sprint(Unjudged(r.A, r.B))
+	if fs := Diagnose(r.A, r.B); len(fs) != 0 || !strings.Contains(gaps, "accept-queue-overflow false neither") || !strings.Contains(gaps, "keepalive-off") {
+		t.Errorf("%s %s", texts(fs), gaps)
+	}
+	// A backlog of 0 that ss was told stands.
+	r, err = From(head + "LISTEN 1 0 0.0.0.0:80 0.0.0.0:*\n\t cubic cwnd:10\nLISTEN 0 128 0.0.0.0:81 0.0.0.0:*\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fs := Diagnose(r.A, r.B); len(fs) != 1 || fs[0].Cause != results.AcceptQueueOverflow {
+		t.Errorf("%s", texts(fs))
 	}
 }
 

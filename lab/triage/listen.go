@@ -135,7 +135,9 @@ func (d *diagnosis) busiest() (q queue, total int) {
 		q.addr = s.Src
 		// inet_csk_reqsk_queue_is_full compares with the listener's own
 		// backlog, which somaxconn has bounded already.
-		q.backlog = max(q.backlog, int(s.WQueue))
+		if s.WQueue != noBacklog {
+			q.backlog = max(q.backlog, int(s.WQueue))
+		}
 	}
 	return q, total
 }

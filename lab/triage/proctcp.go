@@ -12,6 +12,10 @@ import (
 	"tcplab/netns/probe"
 )
 
+// noBacklog is the backlog of a listener of which it is not told: it counts as
+// without bound.
+const noBacklog = 1<<32 - 1
+
 // parseProcTCP reads /proc/net/tcp and tcp6, one after the other
 // (net/ipv4/tcp_ipv4.c: get_tcp4_sock): what there is where ss is not. It has
 // timers and no tcp_info, and for a listener no backlog.
@@ -98,7 +102,7 @@ func parseProcSocket(f []string) (Socket, error) {
 	}
 	s.Retrans, s.UID, s.Inode = uint8(min(retrans, 255)), uint32(uid), uint32(inode)
 	if s.State == Listen {
-		s.WQueue = 1<<32 - 1 // its backlog is not told: it counts as without bound
+		s.WQueue = noBacklog
 	}
 	return s, nil
 }

@@ -141,8 +141,29 @@ func parseSS(text string, first int) (*ssList, error) {
 		return nil, &SyntaxError{first, "there is no TCP socket in it", giveSS}
 	}
 	l.known.Info = infos > 0
+	if infos == 0 {
+		l.withoutBacklogs()
+	}
 	l.known.Partial = listens == 0 && waits == 0 && len(l.sockets) > 0
 	return l, nil
+}
+
+// withoutBacklogs marks a list that ss took from /proc/net/tcp, because the
+// kernel did not let it ask otherwise: it shows a backlog of 0 for every
+// listener then, and has no details. 0 would say that each queue is over.
+func (l *ssList) withoutBacklogs() {
+	var listening []*Socket
+	for i := range l.sockets {
+		if s := &l.sockets[i]; s.State == Listen {
+			if s.WQueue > 0 {
+				return
+			}
+			listening = append(listening, s)
+		}
+	}
+	for _, s := range listening {
+		s.WQueue, l.known.NoBacklog = noBacklog, true
+	}
 }
 
 // hasInfo tells whether ss -i has details of a socket in this state.

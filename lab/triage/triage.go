@@ -162,12 +162,14 @@ func Unjudged(a, b Sample) []Gap {
 		switch {
 		case b.Known.Partial:
 			gap(cause, false, partial)
+		case b.Counters == nil && b.Known.NoBacklog && cause != results.SynCookiesActive:
+			gap(cause, false, "neither the counters (nstat) nor the listeners' backlogs are in it")
 		case b.Counters == nil:
 			gap(cause, cause != results.SynCookiesActive, "the counters (nstat) are not in it: only queues that are full at this moment show")
 		case !two:
 			gap(cause, cause != results.SynCookiesActive, second)
 		case b.Known.NoBacklog && cause != results.SynCookiesActive:
-			gap(cause, true, "listeners' backlogs are not in it (there was no ss): only what the counters say")
+			gap(cause, true, "listeners' backlogs are not in it (there was no ss, or the kernel does not tell it): only what the counters say")
 		}
 	}
 	listen(results.AcceptQueueOverflow)
