@@ -200,14 +200,14 @@ func (b builder) handshakes() (chart, bool) {
 	}
 	several := 0
 	for _, h := range b.hs {
-		if by[h] > most/50 {
+		if by[h] > most/20 {
 			several++
 		}
 	}
 	for _, m := range b.arms {
 		for _, h := range b.hs {
 			s, ok := m.series[h+".handshakes"]
-			if !ok || len(s.T) < 2 || several > 0 && last(s) == 0 && !b.isClientHost(h) || several > 1 && (last(s) == 0 || by[h] <= most/50) {
+			if !ok || len(s.T) < 2 || several > 0 && last(s) == 0 && !b.isClientHost(h) || several > 1 && (last(s) == 0 || by[h] <= most/20) {
 				continue
 			}
 			l := line{label: label(m.name, h, several > 1), look: m.index}
@@ -287,11 +287,14 @@ func (b builder) timeWait() (chart, bool) {
 	several, has := map[string]bool{}, map[string]bool{}
 	for _, m := range b.arms {
 		for _, h := range b.hs {
-			has[h] = has[h] || largest(m.series[h+".sockets.time_wait"]) > most/50 || largest(m.series[h+".ports.count"]) > most/50
+			has[h] = has[h] || largest(m.series[h+".sockets.time_wait"]) > most/20 || largest(m.series[h+".ports.count"]) > most/20
 		}
 	}
 	draws := func(m measured, h string) bool {
 		s, ok := m.series[h+".sockets.time_wait"]
+		if len(b.ps) > 1 && largest(s) == 0 && largest(m.series[h+".ports.count"]) == 0 {
+			return false // its client is not in this arm
+		}
 		return ok && (b.isClientHost(h) && (has[h] || len(b.ps) == 1) || largest(s) > most/50)
 	}
 	for _, m := range b.arms {

@@ -189,12 +189,13 @@ func columns(s string) int {
 func padRight(s string, n int) string { return s + strings.Repeat(" ", max(0, n-columns(s))) }
 func padLeft(s string, n int) string  { return strings.Repeat(" ", max(0, n-columns(s))) + s }
 
-// wrapBy breaks s at spaces into lines that fit; a word that does not stands
-// alone.
+// wrapBy breaks s at spaces into lines that fit, but not between a number and
+// its unit; a word that does not fit stands alone.
 func wrapBy(s string, fits func(string) bool) []string {
 	var lines []string
 	line := ""
-	for _, w := range strings.Fields(s) {
+	for _, w := range strings.FieldsFunc(nb(s), func(c rune) bool { return c == ' ' || c == '\n' || c == '\t' }) {
+		w = strings.ReplaceAll(w, "\u00a0", " ") // a number and its unit stay together
 		switch {
 		case line == "":
 			line = w

@@ -255,6 +255,17 @@ func appendTick(ts []tickMark, at float64, text string) []tickMark {
 	return append(ts, tickMark{at, text})
 }
 
+// of names what a point's value is a value of, where its unit does not say.
+func (s sweptAxis) of() string {
+	switch s.key[strings.LastIndexByte(s.key, '.')+1:] {
+	case "loss":
+		return " loss"
+	case "delay":
+		return " round trip"
+	}
+	return ""
+}
+
 // title says how far the arms that a model is about are from it, and what the
 // others come to at the far end.
 func (s sweptAxis) title(noun string) string {
@@ -268,10 +279,10 @@ func (s sweptAxis) title(noun string) string {
 			a, z := cv.at[0], cv.at[n-1]
 			was, is := value(s.metric, a.v.Value, a.v.Unit, 3), value(s.metric, z.v.Value, z.v.Unit, 3)
 			if was == is {
-				parts = append(parts, cv.arm+" keeps "+is+" from "+a.text+" to "+z.text)
+				parts = append(parts, cv.arm+" keeps "+is+" from "+a.text+" to "+z.text+s.of())
 				continue
 			}
-			parts = append(parts, cv.arm+" goes from "+was+" at "+a.text+" to "+is+" at "+z.text)
+			parts = append(parts, cv.arm+" goes from "+was+" at "+a.text+" to "+is+" at "+z.text+s.of())
 		}
 	}
 	if len(parts) == 0 {

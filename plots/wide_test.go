@@ -103,6 +103,41 @@ func TestNumbersAndOperatorsAreNotBroken(t *testing.T) {
 	}
 }
 
+func TestNumberStaysWithItsUnitWhereALineEnds(t *testing.T) {
+	got := strings.Join(wrapBy("it keeps TIME-WAIT for 60 s and no more", func(l string) bool { return len(l) <= len("it keeps TIME-WAIT for 60") }), "|")
+	if want := "it keeps TIME-WAIT for|60 s and no more"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+}
+
+func TestHostThatOpensNothingHasNoLine(t *testing.T) {
+	rise := func(n float64) results.Series {
+		var s results.Series
+		for i := range 20 {
+			s.T, s.V = append(s.T, float64(i)), append(s.V, n*float64(i)/19)
+		}
+		return s
+	}
+	series := map[string]results.Series{}
+	for h, n := range map[string]float64{"near": 100, "far": 40, "reader": 1} {
+		series[h+".handshakes"], series[h+".sockets.time_wait"], series[h+".ports.count"] = rise(n), rise(n), rise(n)
+	}
+	locked := map[string]results.Series{"near.handshakes": rise(100), "near.sockets.time_wait": rise(0), "near.ports.count": rise(9)}
+	absent := map[string]results.Series{"near.handshakes": rise(0), "near.sockets.time_wait": rise(0), "near.ports.count": rise(0)}
+	b := builder{r: &results.Run{Arms: map[string]results.Arm{"a": {Baseline: true}, "b": {Position: 1}, "c": {Position: 2}, "d": {Position: 3}}},
+		ps: []program{{"near", "near"}, {"far", "far"}, {"get", "reader"}}, hs: []string{"near", "far", "reader"},
+		arms: []measured{{name: "a", series: series}, {name: "b", index: 1, series: locked}, {name: "c", index: 2, series: absent}, {name: "d", index: 3, series: series}}}
+	for want, make := range map[string]func() (chart, bool){
+		"a, near | a, far | b, near | d, near | d, far":                                                        b.handshakes,
+		"a, near: TIME-WAIT | a, far: TIME-WAIT | b, near: TIME-WAIT | d, near: TIME-WAIT | d, far: TIME-WAIT": b.timeWait,
+	} {
+		c, ok := make()
+		if got := labels(c); !ok || got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+}
+
 func TestPageBearsTheFontThatItsDrawingsWereMeasuredIn(t *testing.T) {
 	dir := t.TempDir()
 	r := makeRun(t, dir, quickArms)
