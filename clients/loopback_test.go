@@ -348,7 +348,8 @@ func TestConnectionsThatTheServerClosedWhileIdleAreNotUsed(t *testing.T) {
 		echoOne(r, c)
 		echoOne(r, c)
 	})
-	r, _ := run(t, clients.Config{To: []string{addr}, Reuse: clients.Pooled, Size: 16, Connections: 1, Duration: 300 * time.Millisecond}, workloads.Config{Rate: 10})
+	r, _ := run(t, clients.Config{To: []string{addr}, Reuse: clients.Pooled, Size: 16, Connections: 1, Duration: 1500 * time.Millisecond}, workloads.Config{Rate: 2})
+	// Half a second between two requests is what the close has to arrive in.
 	if r.OK != 3 || r.Opens != 2 || r.Stale != 1 {
 		t.Errorf("%+v, %d opens, %d stale", r.Counts, r.Opens, r.Stale)
 	}
