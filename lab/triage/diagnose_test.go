@@ -332,6 +332,19 @@ func TestEachCauseIsFoundAndItsNearMissesAreNot(t *testing.T) {
 	}
 }
 
+// Nobody is told to switch on what is on.
+func TestReuseWithoutTimestampsIsToldWhatItLacks(t *testing.T) {
+	h := newHost()
+	h.waits(4096, 11*time.Second, 30)
+	if f := Diagnose(h.a, h.b)[0]; !strings.Contains(f.Fix[1], "-w net.ipv4.tcp_tw_reuse=1") {
+		t.Errorf("%q", f.Fix)
+	}
+	h.sysctl("net.ipv4.tcp_tw_reuse", "1")
+	if f := Diagnose(h.a, h.b)[0]; strings.Contains(strings.Join(f.Fix, " "), "tcp_tw_reuse=1") || !strings.Contains(f.Fix[1], "tcp_timestamps=1 at both ends") {
+		t.Errorf("%q", f.Fix)
+	}
+}
+
 // A counter that fell was reset between the looks, or it has wrapped.
 func TestCountersThatFallAreNoFindings(t *testing.T) {
 	h := newHost()

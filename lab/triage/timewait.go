@@ -213,15 +213,19 @@ func (d *diagnosis) exhaustion(u *portUse, ceiling int) bool {
 	}
 	f.Evidence = []string{
 		fmt.Sprintf("ss -Htan state time-wait %s | wc -l", ssDst(u.dst)),
-		"sysctl net.ipv4.ip_local_port_range net.ipv4.tcp_tw_reuse",
+		"sysctl net.ipv4.ip_local_port_range net.ipv4.tcp_tw_reuse net.ipv4.tcp_timestamps",
 	}
 	wider := "then a wider range: sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\" (more of the same, 64,512 ports at most; reserve what listens there with ip_local_reserved_ports)"
 	if ceiling > nearlyAllPorts {
 		wider = "the range of ports is as wide as it can be: only a further source address, or a further port of the destination, gives as many again"
 	}
+	reuse := "until that is released: sysctl -w net.ipv4.tcp_tw_reuse=1 (connect() takes a port over from a TIME-WAIT older than a second; safe with timestamps, RFC 6191)"
+	if d.b.sysctl("net.ipv4.tcp_tw_reuse", 2) == 1 {
+		reuse = "tcp_tw_reuse is on and takes nothing over, for want of timestamps: net.ipv4.tcp_timestamps=1 at both ends (RFC 6191); connections made from then on can be taken over"
+	}
 	f.Fix = []string{
 		"keep connections: a pool or keep-alive in the client towards " + u.dst.String() + " (reuse takes the cause away; the handshake is saved as well)",
-		"until that is released: sysctl -w net.ipv4.tcp_tw_reuse=1 (connect() takes a port over from a TIME-WAIT older than a second; safe with timestamps, RFC 6191)",
+		reuse,
 		wider,
 		"last, and better never: destroying TIME-WAIT early (tcp_max_tw_buckets, SO_LINGER 0) or a kernel with a shorter TCP_TIMEWAIT_LEN lets old segments into new connections; tcp_fin_timeout does not shorten TIME-WAIT at all",
 	}
