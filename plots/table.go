@@ -201,6 +201,9 @@ func silent(r *results.Run, client string) bool {
 
 // labelOf is what a row is called that only an expectation asks for.
 func labelOf(metric string) string {
+	if class, ok := strings.CutPrefix(metric, "first."); ok {
+		return "first " + class + " after"
+	}
 	for _, ws := range [][]want{wants, hostWants, rare} {
 		for _, w := range ws {
 			if w.metric == metric {
@@ -220,6 +223,10 @@ var rare = []want{
 	{metric: "requests.offered", label: "requests offered"},
 	{metric: "failure.max", label: "time to fail, longest"},
 	{metric: "latency.max", label: "latency, longest"},
+	{metric: "accept.queue.max", label: "accept queue, longest"},
+	{metric: "accept.failed", label: "accept() failed"},
+	{metric: "accept.failed.time", label: "accept() fails after"},
+	{metric: "descriptors.max", label: "descriptors, most"},
 	{metric: "syns.sent", label: "SYNs of the flood"},
 	{metric: "tcp.wscale", label: "window scaling"},
 	{metric: "tcp.sack", label: "SACK"},

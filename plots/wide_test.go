@@ -103,6 +103,17 @@ func TestNumbersAndOperatorsAreNotBroken(t *testing.T) {
 	}
 }
 
+func TestRowsHaveNamesAndNotKeys(t *testing.T) {
+	for metric, want := range map[string]string{
+		"accept.queue.max": "accept queue, longest", "descriptors.max": "descriptors, most", "accept.failed.time": "accept() fails after",
+		"first.connect_deadline": "first connect_deadline after", "first_error.time": "first error after", "first_syns": "first SYNs",
+	} {
+		if got := labelOf(metric); got != want {
+			t.Errorf("%s is called %q", metric, got)
+		}
+	}
+}
+
 func TestNumberStaysWithItsUnitWhereALineEnds(t *testing.T) {
 	got := strings.Join(wrapBy("it keeps TIME-WAIT for 60 s and no more", func(l string) bool { return len(l) <= len("it keeps TIME-WAIT for 60") }), "|")
 	if want := "it keeps TIME-WAIT for|60 s and no more"; got != want {
