@@ -38,7 +38,7 @@ func (c triageCmd) Help() string {
 
 Causes that it knows: ` + strings.Join(results.CauseNames()[:len(results.Causes())], ", ") + `.
 
-Exit codes: 0 nothing found, 1 findings, 2 usage or input that is none, 5 the kernel does not let it look.`
+Exit codes: 0 nothing found, 1 findings, 2 usage or input that is none, 5 the kernel does not let it look (with --all-netns: into one of the namespaces, and the others have nothing).`
 }
 
 // exitFindings is triage's exit code where something was found.
