@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -473,6 +474,26 @@ func TestAPacketIsNotPairedWithWhatCameBeforeItLeft(t *testing.T) {
 	v := s.view([2]int64{})
 	if n := len(v.trip(v.conns[0], 1, 0)); n != 0 {
 		t.Errorf("%d pairs", n)
+	}
+}
+
+// A kernel whose accept queue is full drops the SYN after it was captured there.
+func TestWhatArrivedAtAHostThatNeverAnswersIsNotLost(t *testing.T) {
+	s := &script{delay: 5 * ms}
+	tk := s.talk(40_000)
+	for i, lost := range []bool{false, true, false} {
+		tk.send(int64(1000*i)*ms, 0, flagSYN, 0, 0, 0, lost)
+	}
+	l, err := (&Recorder{view: s.view([2]int64{})}).Ladder("unanswered SYN")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var arrived []bool
+	for _, e := range l.Events {
+		arrived = append(arrived, e.Arrived != nil)
+	}
+	if !slices.Equal(arrived, []bool{true, false, true}) {
+		t.Errorf("arrived: %v, want the first and the last", arrived)
 	}
 }
 

@@ -181,7 +181,8 @@ func (v *view) decode(packets []packet) {
 
 // findEnds says which tap is the client's host's and which the server's: where
 // their packets go out. Of several (middleboxes send too) it is the first
-// whose host bears the address's name, else the first.
+// whose host bears the address's name, else the first. Who never answers has
+// none, and is where what is sent to it comes in, on the host of that name.
 func (v *view) findEnds(c *conn) {
 	for dir := range c.ends {
 		named := false
@@ -193,6 +194,14 @@ func (v *view) findEnds(c *conn) {
 			byName := v.points[s.tap].host == v.names[c.addr[dir]]
 			if c.ends[dir] < 0 || byName && !named {
 				c.ends[dir], named = s.tap, byName
+			}
+		}
+	}
+	for dir := range c.ends {
+		for _, i := range c.pkts {
+			s := &v.pkts[i]
+			if c.ends[dir] < 0 && s.dir != dir && !s.out && v.points[s.tap].host == v.names[c.addr[dir]] {
+				c.ends[dir] = s.tap
 			}
 		}
 	}
