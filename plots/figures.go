@@ -57,7 +57,7 @@ func flatAtZero(c chart) bool {
 // label names a series by arm, and by owner where there are several.
 func label(arm, owner string, several bool) string {
 	if several {
-		return arm + ", " + owner
+		return arm + " (" + owner + ")"
 	}
 	return arm
 }

@@ -145,7 +145,7 @@ func TestEachSignalOfAFlowHasItsFigure(t *testing.T) {
 		t.Error("a flow is given requests that it never made")
 	}
 	cwnd := string(files["figures/cwnd.svg"])
-	for _, want := range []string{"share_bbr, rival", "measuring begins", "congestion window, segments"} {
+	for _, want := range []string{"share_bbr (rival)", "measuring begins", "congestion window, segments"} {
 		if !strings.Contains(cwnd, want) {
 			t.Errorf("the window's figure does not say %q", want)
 		}

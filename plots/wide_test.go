@@ -139,8 +139,8 @@ func TestHostThatOpensNothingHasNoLine(t *testing.T) {
 		ps: []program{{"near", "near"}, {"far", "far"}, {"get", "reader"}}, hs: []string{"near", "far", "reader"},
 		arms: []measured{{name: "a", series: series}, {name: "b", index: 1, series: locked}, {name: "c", index: 2, series: absent}, {name: "d", index: 3, series: series}}}
 	for want, make := range map[string]func() (chart, bool){
-		"a, near | a, far | b, near | d, near | d, far":                                                        b.handshakes,
-		"a, near: TIME-WAIT | a, far: TIME-WAIT | b, near: TIME-WAIT | d, near: TIME-WAIT | d, far: TIME-WAIT": b.timeWait,
+		"a (near) | a (far) | b (near) | d (near) | d (far)":                                                        b.handshakes,
+		"a (near): TIME-WAIT | a (far): TIME-WAIT | b (near): TIME-WAIT | d (near): TIME-WAIT | d (far): TIME-WAIT": b.timeWait,
 	} {
 		c, ok := make()
 		if got := labels(c); !ok || got != want {
