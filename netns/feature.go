@@ -49,7 +49,7 @@ const (
 	UserNamespaces    Feature = "user-namespaces"
 	NetworkNamespaces Feature = "network-namespaces"
 	Sysctls           Feature = "sysctls"
-	RealTime          Feature = "real-time"
+	Priority          Feature = "priority"
 	Veth              Feature = "veth"
 	Bridge            Feature = "bridge"
 	AFPacket          Feature = "af-packet"

@@ -27,7 +27,7 @@ func probes() []probe {
 		{UserNamespaces, "user namespaces", noPlain, "run as root, or see the error for the sysctl or rule that forbids them", askUserNamespaces},
 		{NetworkNamespaces, "network namespaces", "no lab on the host's kernel", "run as root, or use --clock=virtual", askNetworkNamespaces},
 		{Sysctls, "the sysctls that a lab pins", "runs are not comparable with those of other machines", "a /proc/sys that can be written (in containers: --privileged)", askSysctls},
-		{RealTime, "real-time scheduling (SCHED_FIFO)", "where others use the CPUs too, trials wait for them, and more runs are invalid", "run as root (in containers: --cap-add SYS_NICE)", askRealTime},
+		{Priority, "priority over others (CAP_SYS_NICE)", "where others use the CPUs too, wires and programs wait for them, and more runs are invalid", "run as root (in containers: --cap-add SYS_NICE)", askPriority},
 		{Veth, "veth pairs", "no links, so no lab on the host's kernel", getModule + " (CONFIG_VETH)", askLink(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}, PeerName: "probe1"})},
 		{Bridge, "bridges", "no netem wire; the userspace wire needs none", getModule + " (CONFIG_BRIDGE)", askLink(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}})},
 		{AFPacket, "AF_PACKET sockets", "no userspace wire, no middleboxes, no captures", getModule + " (CONFIG_PACKET)", askPacket},
@@ -106,16 +106,17 @@ func askSysctls() (string, error) {
 	})
 }
 
-// askRealTime puts a thread into real time and back.
-func askRealTime() (string, error) {
+// askPriority makes a thread go first, and puts it back.
+func askPriority() (string, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		return "", refusedIf(err, unix.ENOSYS, unix.EPERM)
 	}
-	fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-	if err := unix.SchedSetAttr(0, &fifo, 0); err != nil {
+	first := *own
+	first.Nice = -20
+	if err := unix.SchedSetAttr(0, &first, 0); err != nil {
 		return "", refusedIf(err, unix.ENOSYS, unix.EPERM)
 	}
 	return "", unix.SchedSetAttr(0, own, 0)

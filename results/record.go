@@ -280,10 +280,10 @@ type Agent struct {
 	Kind      string            `json:"kind"`
 	Host      string            `json:"host"`
 	Argv      []string          `json:"argv,omitempty"`
-	CPU       float64           `json:"cpu"`                 // s
-	MaxRSS    int64             `json:"max_rss"`             // B
-	RealTime  uint32            `json:"real_time,omitempty"` // its priority under SCHED_FIFO; 0: it took its turn
-	Waited    float64           `json:"waited,omitempty"`    // s of the window that its threads waited for a CPU, where the clock is real
+	CPU       float64           `json:"cpu"`              // s
+	MaxRSS    int64             `json:"max_rss"`          // B
+	Nice      int               `json:"nice,omitempty"`   // its nice value, read back: -20 goes before others
+	Waited    float64           `json:"waited,omitempty"` // s of the window that its threads waited for a CPU, where the clock is real
 	Addresses []string          `json:"addresses,omitempty"`
 	Options   map[string]string `json:"options,omitempty"` // read back from the kernel
 	Exit      string            `json:"exit"`

@@ -68,11 +68,11 @@ type Fault struct {
 
 // Usage is what the agent's process cost, from getrusage(2).
 type Usage struct {
-	CPU       float64 `json:"cpu"`                 // s, since the process began
-	CPUWindow float64 `json:"cpu_window"`          // s, in the measuring window
-	MaxRSS    int64   `json:"max_rss"`             // B
-	Wakeups   int64   `json:"wakeups"`             // times that its threads went to sleep
-	RealTime  uint32  `json:"real_time,omitempty"` // its priority under SCHED_FIFO; 0: it took its turn
+	CPU       float64 `json:"cpu"`            // s, since the process began
+	CPUWindow float64 `json:"cpu_window"`     // s, in the measuring window
+	MaxRSS    int64   `json:"max_rss"`        // B
+	Wakeups   int64   `json:"wakeups"`        // times that its threads went to sleep
+	Nice      int     `json:"nice,omitempty"` // its nice value, as the kernel has it
 }
 
 // MaxLine bounds one message: a result carries a dozen histograms.

@@ -203,7 +203,7 @@ func watch(ctx context.Context, g Go) func() Usage {
 		c, rss := cpu()
 		mu.Lock()
 		defer mu.Unlock()
-		u := Usage{CPU: c, MaxRSS: rss, Wakeups: Wakeups(), RealTime: realTime()}
+		u := Usage{CPU: c, MaxRSS: rss, Wakeups: Wakeups(), Nice: nice()}
 		switch have {
 		case 1:
 			u.CPUWindow = c - from
@@ -214,14 +214,13 @@ func watch(ctx context.Context, g Go) func() Usage {
 	}
 }
 
-// realTime is the priority of this process under SCHED_FIFO, as the kernel has
-// it; 0 where it has another policy.
-func realTime() uint32 {
+// nice is the nice value of this process, as the kernel has it.
+func nice() int {
 	attr, err := unix.SchedGetAttr(os.Getpid(), 0)
-	if err != nil || attr.Policy != unix.SCHED_FIFO {
+	if err != nil {
 		return 0
 	}
-	return attr.Priority
+	return int(attr.Nice)
 }
 
 // cpu is user + system time of this process and its ended children, s, and

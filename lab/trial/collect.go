@@ -271,7 +271,7 @@ func (o *one) agentRecords(m *measured, window float64) {
 	for _, p := range o.st.procs {
 		u := p.Usage()
 		a := results.Agent{Name: p.Job.Name, Role: p.Job.Role, Kind: p.Job.Kind, Host: p.Job.Host,
-			CPU: u.CPU, MaxRSS: u.MaxRSS, RealTime: u.RealTime, Waited: m.waits[p.Job.Name], Addresses: p.Ready.Addresses, Options: p.Ready.Options, Exit: p.Exit(), Stderr: p.Stderr()}
+			CPU: u.CPU, MaxRSS: u.MaxRSS, Nice: u.Nice, Waited: m.waits[p.Job.Name], Addresses: p.Ready.Addresses, Options: p.Ready.Options, Exit: p.Exit(), Stderr: p.Stderr()}
 		if r := m.clients[p.Job.Name]; r != nil && p.Job.Role == program.RoleClient {
 			a.Options, a.Argv = r.Options, r.Argv
 		}

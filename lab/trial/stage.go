@@ -190,7 +190,11 @@ func lacks(err error) error { return &Failure{5, err} }
 // start starts one agent inside a host.
 func (s *stage) start(job agent.Job, in *netns.Host) (*agent.Process, error) {
 	p, err := agent.Start(job, s.argv, func(cmd *exec.Cmd) error {
-		if err := in.Do(func() error { return startAt(cmd, priority(job)) }); err != nil {
+		start := cmd.Start
+		if goesFirst(job) && !s.virtual {
+			start = func() error { return startFirst(cmd) }
+		}
+		if err := in.Do(start); err != nil {
 			return err
 		}
 		return s.limit(job.Host, cmd.Process.Pid)

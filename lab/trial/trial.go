@@ -223,7 +223,10 @@ func (o *one) measure(ctx context.Context) *measured {
 	o.rec.start(t0)
 	o.ticked = t0
 	o.cap.window(o, m.span)
-	back := lookOn()
+	back := func() {}
+	if !o.w.virtual {
+		back = goFirst()
+	}
 	for _, p := range o.st.procs {
 		if err := p.Go(agent.Go{T0: t0, From: m.from, To: m.to}); err != nil {
 			m.reason(fmt.Errorf("agent %s could not be sent go: %w", p.Job.Name, err))

@@ -77,9 +77,6 @@ func prepareThread(normal bool) string {
 	if normal {
 		return "other"
 	}
-	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == schedFIFO {
-		return "fifo" // as it was started
-	}
 	priority := int32(1) // the lowest
 	_, _, e := unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, schedFIFO|schedResetOnFork, uintptr(unsafe.Pointer(&priority)))
 	if e != 0 {
