@@ -186,15 +186,14 @@ func TestWaitsForACPUThatAreALatencysSizeMakeATrialInvalid(t *testing.T) {
 		o.validateWaits("client", r, used, m)
 		return strings.Join(m.reasons, "; ")
 	}
-	// 5% of 60 ms for each of 100 requests are 0.3 s.
+	// A quarter of 60 ms for each of 100 requests are 1.5 s.
 	for _, c := range []struct {
 		waits map[string]float64
 		want  string
 	}{
 		{nil, ""},
-		{map[string]float64{"server": 0.29, "client": 0.29, "other": 9, "wire": 9}, ""},
-		{map[string]float64{"server": 0.4}, "server server waited for a CPU, 4 ms a request on average"},
-		{map[string]float64{"client": 0.4}, "client client waited for a CPU"},
+		{map[string]float64{"server": 1.4, "client": 9, "other": 9, "wire": 9}, ""},
+		{map[string]float64{"server": 1.6}, "server server waited for a CPU, 16 ms a request on average"},
 	} {
 		if got := judge(c.waits); (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
 			t.Errorf("%v: %q, want %q", c.waits, got, c.want)
