@@ -25,7 +25,15 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[0] == "/proc/self/exe" && os.Args[1] == trial.AgentCommand {
 		os.Exit(agent.Serve(os.Stdin, os.Stdout, program.New))
 	}
-	testscript.Main(m, map[string]func(){"tcplab": func() { os.Exit(run(os.Args[1:])) }})
+	testscript.Main(tidy{m}, map[string]func(){"tcplab": func() { os.Exit(run(os.Args[1:])) }})
+}
+
+// tidy removes what tests share and no test of its own can remove.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	defer func() { os.RemoveAll(builds.dir) }()
+	return m.M.Run()
 }
 
 // Each script is one thing that a user does, with what tcplab answers.
